@@ -1,0 +1,159 @@
+"""Where a view is in Redis: keys, shards, field codes, value encoding. The only place that formats a key.
+
+    <view>:live                         name of the live generation; gateways watch it
+    <view>:generation:<g>               its record (schema/generation.py)
+    <view>:progress:<g>                 hash: partition → Unix ms up to which the view has it
+    <view>:<g>:{tag}                    header of a shard, hash: state, build, and a watermark per partition
+    <view>:<g>.<build>:{tag}:<id>       one row of the view, hash: field code → JSON fragment
+    <view>:<g>.<build>:{tag}@<name>:<v> claimants of value v of lookup field <name>, hash: id → when claimed
+    <view>:cache:…                      cache-aside's own
+
+A shard's header, rows and claimants share the hash tag, so one slot, so one script may touch them and they are lost together.
+"""
+
+import binascii
+import itertools
+import string
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from functools import cache
+
+import msgspec
+
+from schema.definition import Definition, Field
+from schema.fields import Column
+
+SHARDS = 256
+SLOTS = 16384
+STATE, BUILD = b"state", b"build"
+LIVE, BUILDING = b"live", b"building"
+NULL = b"null"
+LONGEST_KEY = 128
+_CUT = b"~"
+_DIGITS = string.digits + string.ascii_lowercase
+_ENCODER = msgspec.json.Encoder()
+
+
+class InvalidKey(ValueError):
+    """A text that is no canonical key of the view; the message says why."""
+
+
+def canonical(key_type: type, text: str) -> str:
+    """Check that `text` is the one way to write a key. Raises InvalidKey."""
+    if not text or len(text) > LONGEST_KEY:
+        raise InvalidKey(f"an id has 1 to {LONGEST_KEY} characters, this one {len(text)}")
+    if key_type is str:
+        if text != text.strip() or not text.isprintable():
+            raise InvalidKey(f"{text!r} has blanks at an end or characters that cannot be printed")
+        return text
+    digits = text.removeprefix("-")
+    if not (digits.isascii() and digits.isdigit()):
+        raise InvalidKey(f"{text!r} is not a whole number in decimal digits")
+    if text != str(int(text)):
+        raise InvalidKey(f"{text!r} is not how this number is written; write {int(text)}")
+    if not -(2**63) <= int(text) < 2**63:
+        raise InvalidKey(f"{text!r} does not fit into 64 bits")
+    return text
+
+
+def encode(value: object) -> bytes:
+    """A value as the JSON fragment that goes to the client: times in RFC 3339 UTC, strings quoted."""
+    if isinstance(value, datetime):
+        value = value.astimezone(UTC)
+    return _ENCODER.encode(value)
+
+
+def codes(definition: Definition) -> dict[str, str]:
+    """Redis field of each view field, for a new generation: as short as can be."""
+    one = list(_DIGITS)
+    two = (a + b for a in _DIGITS for b in _DIGITS)
+    return dict(zip((f.name for f in definition.fields), itertools.chain(one, two), strict=False))
+
+
+def prefixes(definition: Definition) -> dict[str, str]:
+    """The text cut from the values of each field that has one."""
+    return {f.name: f.kind.prefix for f in definition.columns if isinstance(f.kind, Column) and f.kind.prefix}
+
+
+def cut(fragment: bytes, prefix: str) -> bytes:
+    """A fragment as it is stored: without the prefix, if it has it."""
+    head = encode(prefix)[:-1]
+    return _CUT + fragment[len(head) :] if prefix and fragment.startswith(head) else fragment
+
+
+def uncut(stored: bytes, prefix: str) -> bytes:
+    """The fragment that `cut` was given."""
+    return encode(prefix)[:-1] + stored[1:] if stored.startswith(_CUT) else stored
+
+
+@cache
+def tags(shards: int) -> tuple[str, ...]:
+    """The hash tag of each shard v: the shortest text that Redis Cluster puts on slot v·16384/V."""
+    wanted = {v * SLOTS // shards: v for v in range(shards)}
+    found: dict[int, str] = {}
+    for length in itertools.count(1):
+        for letters in itertools.product(_DIGITS, repeat=length):
+            tag = "".join(letters)
+            v = wanted.get(binascii.crc_hqx(tag.encode(), 0) % SLOTS)
+            if v is not None and v not in found:
+                found[v] = tag
+                if len(found) == shards:
+                    return tuple(found[v] for v in range(shards))
+    raise AssertionError("unreachable: itertools.count does not end")
+
+
+def live_key(view: str) -> str:
+    return f"{_word(view)}:live"
+
+
+def generation_key(view: str, generation: str) -> str:
+    return f"{_word(view)}:generation:{generation}"
+
+
+def cache_key(view: str, by: str, value: str) -> str:
+    return f"{_word(view)}:cache:{by}:{value}"
+
+
+class Layout:
+    """The keys of one generation of one view."""
+
+    def __init__(self, view: str, generation: str, shards: int) -> None:
+        self.view, self.generation, self.shards = view, generation, shards
+        self.headers: tuple[str, ...] = tuple(f"{_word(view)}:{generation}:{{{tag}}}" for tag in tags(shards))
+        self.progress: str = f"{_word(view)}:progress:{generation}"
+
+    def shard(self, key: str) -> int:
+        return zlib.crc32(key.encode()) % self.shards
+
+    def rows_prefix(self, shard: int, build: str) -> str:
+        """What the key of every row of this shard starts with; the row's id follows."""
+        return f"{_word(self.view)}:{self.generation}.{build}:{{{tags(self.shards)[shard]}}}:"
+
+    def claims_prefix(self, shard: int, build: str, field: Field) -> str:
+        """What the key of every value's claimants starts with, on this shard; the value follows."""
+        return f"{_word(self.view)}:{self.generation}.{build}:{{{tags(self.shards)[shard]}}}@{field.name}:"
+
+    def rows_pattern(self) -> str:
+        """A SCAN pattern that matches every row of this generation (and little else: see row_id)."""
+        return f"{_word(self.view)}:{self.generation}.*:{{*}}:*"
+
+    @staticmethod
+    def row_id(key: str) -> str | None:
+        """The id in a row's key, None for a key of another sort."""
+        rest = key.partition("}")[2]
+        return rest[1:] if rest.startswith(":") else None
+
+
+def _word(view: str) -> str:
+    return view.lower()
+
+
+def claimed(stored: Mapping[bytes, bytes]) -> list[str]:
+    """Claimants of a lookup value, the latest claim first. stored: id → "ts_ms:offset"."""
+
+    def when(item: tuple[bytes, bytes]) -> tuple[int, int]:
+        ts_ms, offset = item[1].split(b":")
+        return int(ts_ms), int(offset)
+
+    return [key.decode() for key, _ in sorted(stored.items(), key=when, reverse=True)]

@@ -1,0 +1,72 @@
+"""What a loader is: reads in, rows of JSON fragments out. The loaders themselves stand in loaders/."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Mode = Literal["view", "cache-aside", "sql"]
+Row = Sequence[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """One thing to be read: the row whose `by` is `value`.
+
+    by: "id" (value canonical, see layout.canonical) or a lookup field's name. fields: view fields by their snake_case names;
+    "id" may be among them.
+    """
+
+    by: str
+    value: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """What was read, in the order asked: for each Read a JSON fragment per field, or None where there is no such row.
+
+    generation: the view's, None in other modes. as_of_ms: everything that happened until then is in the answer (Unix ms).
+    fallback: why another mode than the one asked for has answered, None when it was the one.
+    """
+
+    rows: Sequence[Row | None]
+    mode: Mode
+    generation: str | None
+    as_of_ms: int
+    fallback: str | None = None
+
+
+class Loader(Protocol):
+    async def load(self, reads: Sequence[Read]) -> Rows:
+        """Answer all reads of one request, in one mode. Raises ViewCannotAnswer (mode view) or Overloaded."""
+        ...
+
+
+class ViewCannotAnswer(Exception):
+    """The view has no exact answer. Its three kinds are what a fallback answers for, and nothing else is."""
+
+    code = "UNAVAILABLE"
+
+
+class ViewUnavailable(ViewCannotAnswer):
+    """Redis cannot be reached."""
+
+    code = "UNAVAILABLE"
+
+
+class ViewNotReady(ViewCannotAnswer):
+    """No generation is live, or a shard of it was lost and is not yet rebuilt."""
+
+    code = "NOT_READY"
+
+
+class FieldMissing(ViewCannotAnswer):
+    """A user that is present lacks a field: never read as 0."""
+
+    code = "FIELD_MISSING"
+
+
+class Overloaded(Exception):
+    """As many reads of SQL as are allowed are under way; try again later."""
+
+    code = "OVERLOADED"
