@@ -144,7 +144,9 @@ def _base_row(view: type, fields: list[Field]) -> type[Row]:
 def _check_field(view: type, field: Field, base: type[Row], key_type: Any) -> None:
     line = f"{view.__name__}.{field.name}"
     if not hasattr(field.kind.row, "source"):
-        raise DefinitionError(f'{line}: {field.kind.row.__name__} has no topic; write class {field.kind.row.__name__}(Row, topic="…", key="…").')
+        raise DefinitionError(
+            f'{line}: {field.kind.row.__name__} has no topic; write class {field.kind.row.__name__}(Row, topic="…", key="…").'
+        )
     columns = _column_types(field.kind.row)
     _known(line, field.kind.row, columns, field.kind.row.source.key)
     if key_type not in (int, str):
@@ -190,7 +192,9 @@ def _check_names(view: type, fields: list[Field]) -> None:
     seen = {"id": "id"}
     for field in fields:
         if field.camel in seen:
-            raise DefinitionError(f"{view.__name__}.{field.name}: GraphQL would call it {field.camel}, as {seen[field.camel]} is already called.")
+            raise DefinitionError(
+                f"{view.__name__}.{field.name}: GraphQL would call it {field.camel}, as {seen[field.camel]} is already called."
+            )
         seen[field.camel] = field.name
 
 

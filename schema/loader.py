@@ -38,14 +38,22 @@ class Rows:
 
 class Loader(Protocol):
     async def load(self, reads: Sequence[Read]) -> Rows:
-        """Answer all reads of one request, in one mode. Raises ViewCannotAnswer (mode view) or Overloaded."""
+        """Answer all reads of one request, in one mode. Raises LoadError."""
+        ...
+
+    async def ready(self) -> None:
+        """Return when a load would be answered now. Raises the LoadError that it would raise."""
         ...
 
 
-class ViewCannotAnswer(Exception):
-    """The view has no exact answer. Its three kinds are what a fallback answers for, and nothing else is."""
+class LoadError(Exception):
+    """There is no answer; the message, which the client sees, says why. code: stable, for the client's program."""
 
     code = "UNAVAILABLE"
+
+
+class ViewCannotAnswer(LoadError):
+    """The view has no exact answer. Its three kinds are what a fallback answers for, and nothing else is."""
 
 
 class ViewUnavailable(ViewCannotAnswer):
@@ -66,7 +74,11 @@ class FieldMissing(ViewCannotAnswer):
     code = "FIELD_MISSING"
 
 
-class Overloaded(Exception):
+class SourceUnavailable(LoadError):
+    """PostgreSQL cannot be reached."""
+
+
+class Overloaded(LoadError):
     """As many reads of SQL as are allowed are under way; try again later."""
 
     code = "OVERLOADED"

@@ -9,7 +9,9 @@ from schema.fields import Column, Sum
 def select(definition: Definition, fields: Sequence[str], by: str) -> str:
     """Rows whose `by` ("id" or a lookup field) is in $1, an array: first the key, then `fields` in that order."""
     column = definition.base.source.key if by == "id" else by
-    return f"{_head(definition, fields)} WHERE base.{_name(column)} = ANY($1)"
+    # without the cast an integer column refuses an id of 64 bits instead of not having it
+    cast = "::bigint[]" if by == "id" and definition.key_type is int else ""
+    return f"{_head(definition, fields)} WHERE base.{_name(column)} = ANY($1{cast})"
 
 
 def page(definition: Definition, fields: Sequence[str]) -> str:

@@ -1,0 +1,58 @@
+"""Opens the clients of Redis and PostgreSQL. None of them connects before it is used, so that the gateway starts without its servers."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Clients:
+    """redis: the view's. cache: cache-aside's, the same one unless a setting says otherwise. Both answer bytes."""
+
+    redis: Redis
+    cache: Redis
+    postgres: asyncpg.Pool
+
+
+@asynccontextmanager
+async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
+    """Clients that are closed at the end."""
+    redis = open_redis(settings, settings.redis_url)
+    cache = open_redis(settings, settings.cache_redis_url) if settings.cache_redis_url else redis
+    postgres = open_postgres(settings)
+    try:
+        # with no connection to open, this only readies the pool
+        yield Clients(redis, cache, await postgres)
+    finally:
+        postgres.terminate()
+        await cache.aclose()
+        await redis.aclose()
+
+
+def open_redis(settings: Settings, url: str) -> Redis:
+    """A client that waits for a free connection, and tries a command once more: the connection may be from before a restart."""
+    seconds = settings.redis_timeout_seconds
+    pool = BlockingConnectionPool.from_url(
+        url,
+        max_connections=settings.redis_connections,
+        timeout=seconds,
+        socket_timeout=seconds,
+        socket_connect_timeout=seconds,
+        retry=Retry(NoBackoff(), 1),
+    )
+    return Redis.from_pool(pool)
+
+
+def open_postgres(settings: Settings) -> asyncpg.Pool:
+    """A pool that is empty until it is used; await it once first."""
+    seconds = settings.postgres_timeout_seconds
+    return asyncpg.create_pool(
+        settings.postgres_url, min_size=0, max_size=settings.postgres_connections, timeout=seconds, command_timeout=seconds
+    )

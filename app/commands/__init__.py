@@ -1,0 +1,1 @@
+"""The commands of `viewgate`, one file each; pyproject.toml lists them as entry points."""

@@ -1,0 +1,69 @@
+"""`viewgate serve`: the gateway, in one process, until it is told to end."""
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+import uvicorn
+import uvloop
+
+from app.cli import CommandError
+from app.server import gateway
+from app.settings import Settings, read_settings
+from app.telemetry import set_up_logs
+from schema.definition import read_definition
+from schema.user import UserView
+
+GRACE_SECONDS = 10
+
+
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address to listen at, instead of VIEWGATE_HOST.")] = None,
+    port: Annotated[
+        int | None, typer.Option(help="Port to listen at, instead of VIEWGATE_PORT; 0: any free one.", min=0, max=65535)
+    ] = None,
+) -> None:
+    """Answer GraphQL queries at /graphql until SIGTERM or Ctrl-C; requests under way are finished first.
+
+    Examples: viewgate serve · VIEWGATE_MODE=sql viewgate serve --port 8001
+    """
+    settings = read_settings()
+    set_up_logs(settings.log_level)
+    listening = _listen(host or settings.host, settings.port if port is None else port)
+    uvloop.run(_serve(settings, listening))
+
+
+async def _serve(settings: Settings, listening: socket.socket) -> None:
+    async with gateway(settings, read_definition(UserView, settings.topic_prefix)) as app:
+        # logs as set up; no line per request: /metrics counts them
+        config = uvicorn.Config(
+            app, http="httptools", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+        )
+        address, port = listening.getsockname()[:2]
+        typer.echo(f"Serving GraphQL in mode {settings.mode} at http://{address}:{port}/graphql", err=True)
+        await _Server(config).serve(sockets=[listening])
+
+
+class _Server(uvicorn.Server):
+    """Ends when it is told to, and no more: uvicorn would send itself the signal again, and die of it before clients are closed."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        yield
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server((host, port), backlog=2048)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CommandError(f"Port {port} of {host} is taken. Stop what listens there, or choose another with --port.") from error
+        raise CommandError(f"Cannot listen at {host}, port {port}: {error.strerror}. Choose others with --host and --port.") from error

@@ -1,0 +1,56 @@
+"""Metrics and logs: what each is called, and where logs go. docs/metrics.md has a line for each metric."""
+
+import logging
+import sys
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from loaders.cache_aside import Outcome
+
+SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+class GatewayMetrics:
+    """The metrics of the road of a request, in a registry of their own. Also the Tally that loaders/cache_aside.py counts with."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.requests = Counter(
+            "viewgate_requests", "GraphQL requests by the mode that answered and the outcome.", ["mode", "outcome"], registry=self.registry
+        )
+        self.seconds = Histogram(
+            "viewgate_request_seconds", "From the request's head to its answer.", ["mode"], buckets=SECONDS, registry=self.registry
+        )
+        self.fallbacks = Counter(
+            "viewgate_fallbacks", "Requests that another mode than the view answered, by reason.", ["reason"], registry=self.registry
+        )
+        self.cache_reads = Counter("viewgate_cache_reads", "Rows that cache-aside looked for.", ["outcome"], registry=self.registry)
+
+    def count(self, outcome: Outcome, rows: int) -> None:
+        """Rows that cache-aside looked for."""
+        self.cache_reads.labels(outcome).inc(rows)
+
+
+def set_up_logs(level: str) -> None:
+    """Everything to stderr, key=value on a terminal and a JSON object per line elsewhere; uvicorn's and other libraries' too."""
+    terminal = sys.stderr.isatty()
+    stamped: list[structlog.typing.Processor] = [
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendered: list[structlog.typing.Processor] = (
+        [structlog.dev.ConsoleRenderer()] if terminal else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=stamped, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    structlog.configure(
+        processors=[*stamped, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+    )

@@ -1,0 +1,79 @@
+"""Jars from Maven Central into the cache: whole or not at all. Knows the POM beside it, not what the jars do."""
+
+import hashlib
+import re
+import shutil
+import tempfile
+from pathlib import Path
+
+from demo.servers.process import ServerError, run
+from demo.servers.server import MissingError, Say
+
+POM = Path(__file__).with_name("pom.xml")
+# an address that never answers must end in the embedded broker, not in a demo that hangs: both transports' time limits
+LIMITS = (
+    "-Dmaven.wagon.http.connectionTimeout=10000",
+    "-Dmaven.wagon.rto=30000",
+    "-Daether.connector.connectTimeout=10000",
+    "-Daether.connector.requestTimeout=30000",
+)
+
+
+async def jars(cache: Path, say: Say) -> Path:
+    """The folder of Kafka's jars, downloaded at the first call; MissingError says how the download failed."""
+    libs = _place(cache)
+    if not libs.is_dir():
+        say(f"kafka: downloading Apache Kafka {kafka_version()} (55 MB, once) into {libs}")
+        libs.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=libs.parent, prefix="download-") as scratch:
+            _keep(await _download(Path(scratch)), libs)
+    return libs
+
+
+def _place(cache: Path) -> Path:
+    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
+    return cache.resolve() / "kafka" / f"{kafka_version()}-{digest}"
+
+
+def kafka_version() -> str:
+    """As the POM says."""
+    found = re.search(r"<kafka\.version>(.+?)</kafka\.version>", POM.read_text())
+    if found is None:
+        raise ServerError(f"{POM} names no kafka.version")
+    return found[1]
+
+
+async def goal(name: str, *options: str, repository: Path, seconds: float = 240) -> None:
+    """Run one Maven goal, twice if need be, with a local repository of our own: nothing is written to the user's."""
+    binary = shutil.which("mvn")
+    if binary is None:
+        raise MissingError("no mvn on PATH; install Maven (Debian: apt-get install maven)")
+    command = (binary, "-q", "-B", "-C", name, f"-Dmaven.repo.local={repository}", *LIMITS, *options)
+    try:
+        await run(*command, seconds=seconds)
+    except ServerError:
+        await _again(command, seconds)
+
+
+async def _again(command: tuple[str, ...], seconds: float) -> None:
+    try:
+        await run(*command, seconds=seconds)
+    except ServerError as failed:
+        raise MissingError(f"{failed}\nIs Maven Central, or a mirror in Maven's settings.xml, within reach?") from failed
+
+
+async def _download(scratch: Path) -> Path:
+    shutil.copy(POM, scratch / "pom.xml")
+    libs = scratch / "libs"
+    options = ("-f", str(scratch / "pom.xml"), "-DincludeScope=runtime", f"-DoutputDirectory={libs}")
+    await goal("dependency:copy-dependencies", *options, repository=scratch / "repository")
+    return libs
+
+
+def _keep(downloaded: Path, libs: Path) -> None:
+    try:
+        downloaded.rename(libs)
+    except OSError:
+        # another process may have been faster; what it put there is as whole as ours
+        if not libs.is_dir():
+            raise

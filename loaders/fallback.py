@@ -1,0 +1,49 @@
+"""Answers from another mode when, and only when, the view cannot: at once, at most so many at a time, and saying so."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+from schema.loader import Loader, Overloaded, Read, Rows, ViewCannotAnswer
+
+
+class FallbackLoader:
+    """`view`, and where it cannot answer, `other`.
+
+    limit: how many loads of `other` may run at once; it counts with SQL, and all the view's traffic would bring it down.
+    wait_seconds: how long a load may wait for its turn. Rows.fallback is the code of the view's error.
+    """
+
+    def __init__(self, view: Loader, other: Loader, limit: int, wait_seconds: float) -> None:
+        self._view = view
+        self._other = other
+        self._turns = asyncio.Semaphore(limit)
+        self._wait_seconds = wait_seconds
+
+    async def load(self, reads: Sequence[Read]) -> Rows:
+        """One request in one mode: the view's rows, or the other's for all reads. Raises LoadError, but no ViewCannotAnswer."""
+        try:
+            return await self._view.load(reads)
+        except ViewCannotAnswer as reason:
+            async with self._turn():
+                return replace(await self._other.load(reads), fallback=reason.code)
+
+    async def ready(self) -> None:
+        """Return when one of the two is ready. Raises what the other raises."""
+        try:
+            await self._view.ready()
+        except ViewCannotAnswer:
+            await self._other.ready()
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._wait_seconds):
+                await self._turns.acquire()
+        except TimeoutError as late:
+            raise Overloaded("The view cannot answer, and as many requests as allowed are being answered without it; try again.") from late
+        try:
+            yield
+        finally:
+            self._turns.release()

@@ -1,0 +1,82 @@
+"""Reads the source tables with SQL, counting at each request: mode sql, and what cache-aside and the fallback ask."""
+
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager, nullcontext
+from typing import TypeAlias
+
+import asyncpg
+
+from schema import layout, sql
+from schema.definition import Definition
+from schema.loader import Read, Row, Rows, SourceUnavailable
+
+# PostgreSQL is away, going down, coming up, full, or does not let us in. Not PostgresError: a missing table is a mistake of ours.
+AWAY = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
+
+# for a connection of the pool: more requests than that can be answered are told so
+WAIT_SECONDS = 5.0
+
+# a string: the class is generic in the stubs only
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
+_Group = tuple[str, tuple[str, ...]]
+
+
+class SqlLoader:
+    """Mode sql.
+
+    One query for all reads of the same `by` and fields; several queries of a request see one snapshot. Fragments are made by
+    layout.encode, as the view's were. as_of_ms is when the request was read.
+    """
+
+    def __init__(self, pool: asyncpg.Pool, definition: Definition) -> None:
+        self._pool = pool
+        self._definition = definition
+
+    async def load(self, reads: Sequence[Read]) -> Rows:
+        """A row per read in at least one query. Raises SourceUnavailable."""
+        as_of_ms = time.time_ns() // 1_000_000
+        groups: dict[_Group, list[str]] = {}
+        for read in reads:
+            groups.setdefault((read.by, read.fields), []).append(read.value)
+        async with self._connection() as connection:
+            # one query sees one snapshot without being told to
+            one_snapshot = connection.transaction(isolation="repeatable_read", readonly=True) if len(groups) > 1 else nullcontext()
+            async with one_snapshot:
+                found = {group: await self._select(connection, group, values) for group, values in groups.items()}
+        return Rows([found[read.by, read.fields].get(read.value) for read in reads], "sql", None, as_of_ms)
+
+    async def ready(self) -> None:
+        """Raises SourceUnavailable."""
+        async with self._connection() as connection:
+            await connection.execute("SELECT 1")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        try:
+            async with self._pool.acquire(timeout=WAIT_SECONDS) as connection:
+                yield connection
+        except AWAY as error:
+            raise SourceUnavailable("PostgreSQL cannot be reached.") from error
+
+    async def _select(self, connection: Connection, group: _Group, values: Iterable[str]) -> dict[str, Row]:
+        by, fields = group
+        names = [name for name in fields if name != "id"]
+        # a lookup's rows are told apart by the column looked up, so it is read too
+        key = [] if by == "id" else [by]
+        wanted = list(dict.fromkeys(values))
+        keys = [int(value) for value in wanted] if by == "id" and self._definition.key_type is int else wanted
+        records = await connection.fetch(sql.select(self._definition, [*dict.fromkeys(key + names)], by), keys)
+        return {str(record[by]): _fragments(record, fields) for record in records}
+
+
+def _fragments(record: asyncpg.Record, fields: tuple[str, ...]) -> Row:
+    return [layout.encode(str(record["id"]) if name == "id" else record[name]) for name in fields]

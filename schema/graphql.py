@@ -1,0 +1,198 @@
+"""The GraphQL types and queries of a view, made from its definition. They read through a Loader, once per request."""
+
+import asyncio
+import operator
+import types
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime
+from typing import Annotated, Any, NewType
+
+import msgspec
+import strawberry
+from graphql import GraphQLError, GraphQLObjectType, get_named_type
+from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_subfields
+from graphql.execution.values import VariableValues
+from strawberry.dataloader import DataLoader
+from strawberry.extensions import MaxTokensLimiter, ParserCache, ValidationCache
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types.execution import ExecutionContext
+from strawberry.types.field import StrawberryField
+from strawberry.types.scalar import ScalarDefinition
+
+from schema import layout, limits
+from schema.definition import Definition, Field
+from schema.fields import Count
+from schema.loader import Loader, LoadError, Read, Row, Rows
+
+BigInt = NewType("BigInt", int)
+SCALARS: dict[object, ScalarDefinition] = {
+    BigInt: strawberry.scalar(name="BigInt", description="A whole number of up to 64 bits, as a JSON integer."),
+    datetime: strawberry.scalar(name="DateTime", description="A moment in UTC, as RFC 3339 writes it: 2024-02-29T12:00:00Z."),
+}
+
+Values = Mapping[str, object]
+
+
+class Reading:
+    """What one request reads; the context value of its execution.
+
+    All its fields are answered by one load. rows: the loader's answer; None until there is one.
+    """
+
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
+        self._reads: DataLoader[Read, Row | None] = DataLoader(self._load)
+        self._asked = 0
+        self.rows: Rows | None = None
+
+    def read(self, read: Read) -> Awaitable[Row | None]:
+        """Raises, when awaited, a GraphQLError: TOO_MANY_READS, or with the code of the LoadError."""
+        self._asked += 1
+        return self._reads.load(read)
+
+    async def _load(self, reads: list[Read]) -> Sequence[Row | None]:
+        limits.check_rows(self._asked)
+        try:
+            self.rows = await self._loader.load(reads)
+        except LoadError as error:
+            raise limits.refused(error.code, str(error)) from error
+        return self.rows.rows
+
+
+_Info = strawberry.Info[Reading, None]
+
+
+class ViewSchema(strawberry.Schema):
+    """Strawberry's schema, silent: who serves it decides what of an error is logged and what is told."""
+
+    def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
+        """Strawberry's own would log the client's mistakes, with stack traces."""
+
+
+def build(definition: Definition) -> ViewSchema:
+    """The schema of a view. Execute it with a Reading as context value."""
+    return ViewSchema(
+        _query_type(_Queries(definition)),
+        config=StrawberryConfig(default_resolver=operator.getitem, scalar_map=SCALARS),
+        extensions=[
+            lambda: MaxTokensLimiter(limits.MOST_TOKENS),
+            lambda: ParserCache(limits.CACHED_DOCUMENTS),
+            lambda: ValidationCache(limits.CACHED_DOCUMENTS),
+        ],
+    )
+
+
+def sdl(definition: Definition) -> str:
+    """The schema in GraphQL's schema definition language."""
+    return build(definition).as_str() + "\n"
+
+
+def plural(word: str) -> str:
+    """The name of the query for many: users of user."""
+    if word.endswith("y") and word[-2:-1] not in "aeiou":
+        return word[:-1] + "ies"
+    return word + ("es" if word.endswith(("s", "x", "z", "ch", "sh")) else "s")
+
+
+class _Queries:
+    """The root fields: what each is called, and how it turns arguments and selection into Reads."""
+
+    def __init__(self, definition: Definition) -> None:
+        self.definition = definition
+        self.word = definition.name[0].lower() + definition.name[1:]
+        self._row_type = _row_type(definition)
+        self._names = {"id": "id"} | {f.camel: f.name for f in definition.fields}
+
+    def by_id(self) -> StrawberryField:
+        argument = strawberry.argument(description=f"Id of the {self.word}.")
+
+        def resolve(info: _Info, id: Annotated[strawberry.ID, argument]) -> Awaitable[Values | None]:
+            return _value(info, Read("id", self._canonical(id), self._selected(info)))
+
+        return self._field(resolve, self._row_type | None, f"The {self.word} with this id; null if there is none.")
+
+    def by_ids(self) -> StrawberryField:
+        argument = strawberry.argument(description=f"At most {limits.LONGEST_LIST} ids; repeated ones are answered repeatedly.")
+
+        def resolve(info: _Info, ids: Annotated[list[strawberry.ID], argument]) -> Awaitable[list[Values | None]]:
+            limits.check_list(ids)
+            fields = self._selected(info)
+            return _values(info, [Read("id", self._canonical(text), fields) for text in ids])
+
+        rows = types.GenericAlias(list, (self._row_type | None,))
+        return self._field(resolve, rows, f"The {self.word} of each id, in the order asked; null where there is none.")
+
+    def by_lookup(self, field: Field) -> StrawberryField:
+        argument = strawberry.argument(name=field.camel, description=field.description)
+
+        def resolve(info: _Info, value: Annotated[str, argument]) -> Awaitable[Values | None]:
+            return _value(info, Read(field.name, value, self._selected(info)))
+
+        return self._field(resolve, self._row_type | None, f"The {self.word} with this {field.camel}; null if there is none.")
+
+    def _field(self, resolve: Callable[..., Awaitable[object]], answer: object, description: str) -> StrawberryField:
+        field: StrawberryField = strawberry.field(resolver=resolve, graphql_type=answer, description=description)
+        return field
+
+    def _canonical(self, text: str) -> str:
+        try:
+            return layout.canonical(self.definition.key_type, text)
+        except layout.InvalidKey as error:
+            raise limits.refused("INVALID_ID", f"No {self.word} can have this id: {error}.") from error
+
+    def _selected(self, info: _Info) -> tuple[str, ...]:
+        """The view fields under a root field, in the definition's order, so that equal selections make equal Reads."""
+        selected = _selection(info)
+        return tuple(name for camel, name in self._names.items() if camel in selected)
+
+
+def _query_type(queries: _Queries) -> type:
+    word = queries.word
+    fields = {word: queries.by_id(), plural(word): queries.by_ids()}
+    fields |= {f"{word}By{f.camel[0].upper()}{f.camel[1:]}": queries.by_lookup(f) for f in queries.definition.lookups}
+    return strawberry.type(type("Query", (), fields), description=f"What can be asked of the {word} view.")
+
+
+def _row_type(definition: Definition) -> type:
+    hints: dict[str, Any] = {"id": strawberry.ID} | {f.name: _type(f) for f in definition.fields}
+    fields = {f.name: strawberry.field(name=f.camel, description=f.description) for f in definition.fields}
+    fields["id"] = strawberry.field(description=f"What identifies the {definition.name}; it never changes.")
+    return strawberry.type(type(definition.name, (), {"__annotations__": hints, **fields}), description=definition.description)
+
+
+def _type(field: Field) -> object:
+    """Only a Count is an Int, which ends at 2³¹; other integers may be larger."""
+    large = field.type is int and not isinstance(field.kind, Count)
+    scalar: Any = BigInt if large else field.type
+    return scalar | None if field.nullable else scalar
+
+
+def _selection(info: _Info) -> set[str]:
+    """Names in GraphQL of the fields selected under this one, through fragments, without what is skipped."""
+    raw = info._raw_info
+    row_type = get_named_type(raw.return_type)
+    assert isinstance(row_type, GraphQLObjectType)  # noqa: S101 - every root field returns the row type
+    collected = collect_subfields(
+        raw.schema,
+        {name: FragmentDetails(fragment) for name, fragment in raw.fragments.items()},
+        # Strawberry hands on only the coerced half of graphql-core's pair, which is all that directives look at
+        VariableValues({}, info.variable_values),
+        raw.operation,
+        row_type,
+        [FieldDetails(node, None) for node in raw.field_nodes],
+    )
+    return {details[0].node.name.value for details in collected.grouped_field_set.values()}
+
+
+def _value(info: _Info, read: Read) -> Awaitable[Values | None]:
+    # asked for now and not when awaited, so that all fields of the request are in one load
+    return _decoded(read, info.context.read(read))
+
+
+def _values(info: _Info, reads: list[Read]) -> Awaitable[list[Values | None]]:
+    return asyncio.gather(*[_value(info, read) for read in reads])
+
+
+async def _decoded(read: Read, reading: Awaitable[Row | None]) -> Values | None:
+    row = await reading
+    return None if row is None else dict(zip(read.fields, map(msgspec.json.decode, row), strict=True))
