@@ -1,5 +1,5 @@
 PYTHON ?= python3
-PORT ?= 8080
+PORT ?= 8000
 COMPILE = .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 VIEWGATE = .venv/bin/viewgate
 # FRESH=1 forgets what earlier demos stored

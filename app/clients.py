@@ -37,7 +37,11 @@ async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
 
 
 def open_redis(settings: Settings, url: str) -> Redis:
-    """A client that waits for a free connection, and tries a command once more: the connection may be from before a restart."""
+    """A client that waits for a free connection.
+
+    It does not try again: a connection that died while idle is found out before it is used, and redis-py's own ten tries would
+    make an outage last seconds for each request before its fallback is asked.
+    """
     seconds = settings.redis_timeout_seconds
     pool = BlockingConnectionPool.from_url(
         url,
@@ -45,7 +49,7 @@ def open_redis(settings: Settings, url: str) -> Redis:
         timeout=seconds,
         socket_timeout=seconds,
         socket_connect_timeout=seconds,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 0),
     )
     return Redis.from_pool(pool)
 

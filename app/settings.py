@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
+from redis.asyncio.connection import parse_url
 
 from schema.loader import Mode
 
@@ -51,12 +52,16 @@ class Settings(BaseSettings):
     @field_validator("redis_url", "cache_redis_url")
     @classmethod
     def _redis(cls, url: str | None) -> str | None:
-        return url if url is None else _url(url, "redis", "rediss", "unix")
+        if url is not None:
+            parse_url(url)
+        return url
 
     @field_validator("postgres_url")
     @classmethod
     def _postgres(cls, url: str) -> str:
-        return _url(url, "postgresql", "postgres")
+        if not url.startswith(("postgresql://", "postgres://")):
+            raise ValueError("must begin with postgresql://")
+        return url
 
 
 def read_settings() -> Settings:
@@ -67,12 +72,6 @@ def read_settings() -> Settings:
         raise SettingsError(
             "\n".join(f"{_key(problem)}: {problem['msg'].removeprefix('Value error, ')}." for problem in error.errors())
         ) from error
-
-
-def _url(url: str, *schemes: str) -> str:
-    if url.partition("://")[0] not in schemes:
-        raise ValueError(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)}")
-    return url
 
 
 def _key(problem: ErrorDetails) -> str:

@@ -4,9 +4,10 @@ import logging
 import sys
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from loaders.cache_aside import Outcome
+from schema.positions import Partition
 
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
@@ -30,6 +31,37 @@ class GatewayMetrics:
     def count(self, outcome: Outcome, rows: int) -> None:
         """Rows that cache-aside looked for."""
         self.cache_reads.labels(outcome).inc(rows)
+
+
+class ProjectorMetrics:
+    """The metrics of the road of a message, in a registry of their own. Also the Observer that projectors/projector.py tells."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._applied = Counter("viewgate_changes_applied", "Changes that are in the view, exactly once.", registry=self.registry)
+        self._duplicates = Counter(
+            "viewgate_duplicates_dropped", "Changes read again that some shard had already.", registry=self.registry
+        )
+        self._dead_letters = Counter(
+            "viewgate_dead_letters", "Records that were no change, put into the dead-letter topic.", ["topic"], registry=self.registry
+        )
+        self._rewinds = Counter("viewgate_rewinds", "Times that Redis had lost writes and Kafka was read again.", registry=self.registry)
+        self._lag = Gauge("viewgate_lag_records", "Records not yet in the view.", ["topic", "partition"], registry=self.registry)
+
+    def applied(self, changes: int) -> None:
+        self._applied.inc(changes)
+
+    def duplicates(self, changes: int) -> None:
+        self._duplicates.inc(changes)
+
+    def dead_letter(self, partition: Partition) -> None:
+        self._dead_letters.labels(partition.topic).inc()
+
+    def rewound(self, partition: Partition) -> None:
+        self._rewinds.inc()
+
+    def lag(self, partition: Partition, records: int) -> None:
+        self._lag.labels(partition.topic, str(partition.number)).set(records)
 
 
 def set_up_logs(level: str) -> None:

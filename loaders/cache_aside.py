@@ -97,8 +97,6 @@ class CacheAsideLoader:
     async def _fly(self, mine: _Flights) -> None:
         kept = await self._kept(list(mine))
         self._land(mine, kept)
-        for key in kept:
-            del self._flights[key]
         missing = [key for key in mine if key not in kept]
         self._tally.count("hit", len(kept))
         self._tally.count("miss", len(missing))

@@ -72,7 +72,8 @@ class SqlLoader:
         names = [name for name in fields if name != "id"]
         # a lookup's rows are told apart by the column looked up, so it is read too
         key = [] if by == "id" else [by]
-        wanted = list(dict.fromkeys(values))
+        # PostgreSQL has no text with a NUL in it, and calls the question an error
+        wanted = [value for value in dict.fromkeys(values) if "\0" not in value]
         keys = [int(value) for value in wanted] if by == "id" and self._definition.key_type is int else wanted
         records = await connection.fetch(sql.select(self._definition, [*dict.fromkeys(key + names)], by), keys)
         return {str(record[by]): _fragments(record, fields) for record in records}

@@ -119,20 +119,21 @@ class ViewLoader:
         if pointer is None:
             raise ViewNotReady(f"No generation of the {view} view is live yet; one is, once the projector has built it.")
         name = pointer.decode()
-        progress = ("HGETALL", layout.Layout(view, name, layout.SHARDS).progress)
-        stored, times = await self._pipeline([("GET", layout.generation_key(view, name)), progress])
+        (stored,) = await self._pipeline([("GET", layout.generation_key(view, name))])
         if stored is None:
             raise ViewNotReady(f"Generation {name} of the {view} view is live, but its record is gone.")
-        self._live = self._opened(Generation.decode(stored), times)
-        self._watch_at = time.monotonic() + WATCH_SECONDS
-        return self._live
+        live = self._opened(Generation.decode(stored))
+        (times,) = await self._pipeline([("HGETALL", live.layout.progress)])
+        live.as_of_ms = _as_of(times)
+        self._live, self._watch_at = live, time.monotonic() + WATCH_SECONDS
+        return live
 
-    def _opened(self, record: Generation, times: Mapping[bytes, bytes]) -> _Live:
+    def _opened(self, record: Generation) -> _Live:
         marker = next((record.codes[f.name] for f in self._definition.columns if f.name in record.codes), None)
         if marker is None:
             raise FieldMissing(f"Generation {record.name} has no column of the {self._definition.name} view; build a new generation.")
         keys = layout.Layout(self._definition.name, record.name, record.shards)
-        return _Live(record, keys, marker, ["0"] * record.shards, _as_of(times))
+        return _Live(record, keys, marker, ["0"] * record.shards, as_of_ms=0)
 
     async def _is_live(self, live: _Live) -> bool:
         (pointer,) = await self._pipeline([("GET", layout.live_key(self._definition.name))])

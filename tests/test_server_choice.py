@@ -13,6 +13,7 @@ from demo.servers import kafka, maven, postgres
 from demo.servers import redis as redis_server
 from demo.servers.account import reachable, reachable_programs, scratch, unprivileged
 from demo.servers.process import Command, NotReadyError, Process, ServerError, free_port, lives, run, until
+from demo.servers.stack import stack
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root must become another user")
 
@@ -111,6 +112,14 @@ async def test_a_given_server_that_is_silent_names_its_variable(
             pytest.fail("it started")
 
 
+@pytest.mark.servers
+async def test_a_second_run_on_the_same_folder_is_refused(folder: Path) -> None:
+    async with stack(folder, folder, prefer="embedded", say=print):
+        with pytest.raises(ServerError, match="in use by another run"):
+            async with stack(folder, folder, prefer="embedded", say=print):
+                pytest.fail("it started")
+
+
 async def test_without_java_the_broker_is_the_mock_and_says_so(folder: Path, programs: Path) -> None:
     lines: list[str] = []
     found = await kafka.find(folder, None, lines.append)
@@ -178,13 +187,24 @@ async def test_a_folder_that_root_hides_becomes_a_link_to_one_that_can_be_reache
     hidden.mkdir(mode=0o700)
     account = unprivileged(hidden)
     places = [await reachable(hidden / "postgres", account) for _ in range(2)]
-    try:
-        assert places[0] == places[1] == (hidden / "postgres").resolve()
-        assert await run("test", "-x", str(places[0]), account=account) == ""
-    finally:
-        shutil.rmtree(places[0])
+    assert places[0] == places[1] == (hidden / "postgres").resolve()
+    assert await run("test", "-x", str(places[0]), account=account) == ""
+    shutil.rmtree(places[0])
     assert await reachable(hidden / "postgres", account) == places[0]
     shutil.rmtree(places[0])
+
+
+@as_root
+async def test_what_no_link_leads_to_is_removed_when_the_next_is_made(folder: Path) -> None:
+    for name in ("first", "second"):
+        (folder / name).mkdir(mode=0o700)
+    account = unprivileged(folder)
+    first = await reachable(folder / "first" / "postgres", account)
+    shutil.rmtree(folder / "first")
+    second = await reachable(folder / "second" / "postgres", account)
+    assert not first.exists()
+    assert second.exists()
+    shutil.rmtree(second)
 
 
 @as_root

@@ -77,6 +77,7 @@ class Case:
 KAFKA = Case(kafka, write_kafka, read_kafka)
 REDIS = Case(redis_server, write_redis, read_redis)
 POSTGRES = Case(postgres, write_postgres, read_postgres)
+CASES = (KAFKA, REDIS, POSTGRES)
 EACH = pytest.mark.parametrize("case", [KAFKA, REDIS, POSTGRES], ids=["kafka", "redis", "postgres"])
 EITHER = pytest.mark.parametrize("kind", ["installed", "embedded"])
 
@@ -96,7 +97,7 @@ async def started(case: Case, folder: Path, kind: Kind) -> AsyncIterator[Server]
 
 @asynccontextmanager
 async def three(folder: Path, kind: Kind) -> AsyncIterator[Stack]:
-    for case in (KAFKA, REDIS, POSTGRES):
+    for case in CASES:
         await need(case.module, kind)
     async with stack(folder, CACHE, prefer=kind, say=print) as servers:
         yield servers
@@ -148,13 +149,12 @@ async def test_a_killed_server_restarts_on_its_port_with_its_data(case: Case, ki
 
 
 async def test_a_second_stack_finds_what_the_first_one_wrote(folder: Path) -> None:
-    cases = (KAFKA, REDIS, POSTGRES)
     async with three(folder, "installed") as first:
         assert first.persistent
-        for case, server in zip(cases, first.servers, strict=True):
+        for case, server in zip(CASES, first.servers, strict=True):
             await case.write(server.address)
     async with three(folder, "installed") as second:
-        words = [await case.read(server.address) for case, server in zip(cases, second.servers, strict=True)]
+        words = [await case.read(server.address) for case, server in zip(CASES, second.servers, strict=True)]
     assert words == ["hello"] * 3
 
 
@@ -218,13 +218,6 @@ async def test_a_paused_server_answers_again_after_it_resumes(folder: Path) -> N
         server.process.pause()
         async with asyncio.timeout(5):
             await server.process.stop()
-
-
-async def test_a_second_run_on_the_same_folder_is_refused(folder: Path) -> None:
-    async with three(folder, "embedded"):
-        with pytest.raises(ServerError, match="in use by another run"):
-            async with three(folder, "embedded"):
-                pytest.fail("it started")
 
 
 async def test_a_given_server_is_used_and_not_stopped(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -49,11 +49,28 @@ def _linked(folder: Path) -> Path:
         folder.rmdir()
     except OSError as full:
         raise ServerError(f"PostgreSQL's user cannot reach its data in {folder}: open the parents (chmod o+x) or remove it") from full
+    folder.symlink_to(elsewhere)
     shutil.rmtree(elsewhere, ignore_errors=True)
     elsewhere.mkdir()
     elsewhere.chmod(0o711)
-    folder.symlink_to(elsewhere)
+    (elsewhere / "link").write_text(str(folder))
+    _forget_the_unlinked()
     return elsewhere
+
+
+def _forget_the_unlinked() -> None:
+    """Nothing leads to these any more: whoever removed the folder could not know of them."""
+    for record in ELSEWHERE.glob("viewgate-*/link"):
+        try:
+            unlinked = record.lstat().st_uid == 0 and not _leads_to(Path(record.read_text()), record.parent)
+        except FileNotFoundError:
+            continue
+        if unlinked:
+            shutil.rmtree(record.parent, ignore_errors=True)
+
+
+def _leads_to(link: Path, folder: Path) -> bool:
+    return link.is_symlink() and link.readlink() == folder
 
 
 async def reachable_programs(binaries: Path, home: Path, account: Account | None) -> Path:

@@ -15,7 +15,7 @@ from loaders.fallback import FallbackLoader
 from loaders.sql import SqlLoader
 from schema import layout
 from schema.loader import Loader, Overloaded, Read, Rows, SourceUnavailable, ViewNotReady
-from tests.request.arranged import DEFINITION, FRESH_MS, USERS, MemoryLoader
+from tests.request.arranged import DEFINITION, FRESH_MS, TABLES, USERS, MemoryLoader
 
 pytestmark = pytest.mark.servers
 
@@ -187,6 +187,15 @@ async def test_reads_of_one_kind_are_one_query_and_several_queries_see_one_momen
     # asyncpg's own, about types and at the connection's return, are no reads
     ours = [found[0].rstrip(";") for statement in statements if (found := re.match("SELECT base|BEGIN.*|COMMIT", statement))]
     assert ours == ["SELECT base", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SELECT base", "SELECT base", "COMMIT"]
+
+
+async def test_an_id_too_large_for_the_column_is_unknown_and_no_error(postgres_at: Server) -> None:
+    async with asyncpg.create_pool(postgres_at.address, min_size=0, max_size=1, server_settings={"search_path": "narrow"}) as pool:
+        await pool.execute("CREATE SCHEMA narrow")
+        await pool.execute(TABLES.replace("bigint", "integer"))
+        rows = await SqlLoader(pool, DEFINITION).load([Read("id", str(2**62), ()), Read("id", "1", ())])
+        await pool.execute("DROP SCHEMA narrow CASCADE")
+    assert rows.rows == [None, None]
 
 
 async def test_a_cancelled_request_leaves_the_pool_of_postgres_usable(pool: asyncpg.Pool) -> None:

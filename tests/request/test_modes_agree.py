@@ -1,5 +1,6 @@
 """The three modes give the same bytes, over whatever is asked; against real Redis and PostgreSQL."""
 
+import json
 from typing import Any
 
 import httpx
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.servers
 
 MODES: tuple[Mode, ...] = ("view", "cache-aside", "sql")
 IDS = st.sampled_from([stored["id"] for stored in USERS] + ["99", "0", str(2**63 - 1)])
-NAMES = st.sampled_from([stored["username"] for stored in USERS] + ["nobody", "", "ADA", "a:b"])
+NAMES = st.sampled_from([stored["username"] for stored in USERS] + ["nobody", "", "ADA", "a:b", "\0", '"'])
 FIELDS = st.sampled_from(["id", "__typename", *(f.camel for f in DEFINITION.fields)])
 DIRECTIVES = st.sampled_from(["", "", "", " @skip(if: $no)", " @include(if: $yes)", " @skip(if: $yes)", " @include(if: $no)"])
 
@@ -50,7 +51,7 @@ def operation(draw: st.DrawFn) -> dict[str, Any]:
                 st.just("user(id: $id)"),
                 st.lists(IDS, max_size=4).map(lambda found: f"users(ids: [{', '.join(map(str, found))}])"),
                 st.just("users(ids: $ids)"),
-                NAMES.map(lambda found: f'userByUsername(username: "{found}")'),
+                NAMES.map(lambda found: f"userByUsername(username: {json.dumps(found)})"),
             )
         )
         roots.append(f"r{number}: {argument}{draw(DIRECTIVES)} {draw(selection())}")

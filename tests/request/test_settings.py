@@ -48,6 +48,7 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VIEWGATE_PORT", "http"),
         ("VIEWGATE_PORT", "70000"),
         ("VIEWGATE_REDIS_URL", "localhost:6379"),
+        ("VIEWGATE_REDIS_URL", "redis://:secret@host:port"),
         ("VIEWGATE_CACHE_REDIS_URL", "http://x"),
         ("VIEWGATE_POSTGRES_URL", "mysql://x"),
         ("VIEWGATE_FALLBACK_LIMIT", "0"),

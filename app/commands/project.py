@@ -1,0 +1,34 @@
+"""`viewgate project`: a projector, in one process, until it is told to end."""
+
+import uvloop
+from prometheus_client import start_http_server
+
+from app.cli import CommandError
+from app.settings import read_settings
+from app.telemetry import ProjectorMetrics, set_up_logs
+from app.worker import TopicsMissing, work
+from projectors.apply import ShardFailed
+from projectors.generations import GenerationRefused, ShardLost
+from projectors.log import RetentionPassed
+from projectors.reading import SourceChanged
+from schema.definition import read_definition
+from schema.user import UserView
+
+# each stops the projector with a sentence that says what a person has to do
+STOPS = (GenerationRefused, RetentionPassed, ShardFailed, ShardLost, SourceChanged, TopicsMissing)
+
+
+def project() -> None:
+    """Keep the view up to date from Kafka, exactly once, until SIGTERM or Ctrl-C. Several processes share the partitions.
+
+    Examples: viewgate project · VIEWGATE_PROJECTOR_METRICS_PORT=9100 viewgate project
+    """
+    settings = read_settings()
+    set_up_logs(settings.log_level)
+    metrics = ProjectorMetrics()
+    if settings.projector_metrics_port:
+        start_http_server(settings.projector_metrics_port, addr=settings.host, registry=metrics.registry)
+    try:
+        uvloop.run(work(settings, read_definition(UserView, settings.topic_prefix), metrics))
+    except STOPS as error:
+        raise CommandError(f"The projector has stopped: {error}") from error

@@ -1,0 +1,129 @@
+"""The road of a message: opens what a projector needs, runs it, and opens it anew when Redis has come back empty."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError
+from redis.asyncio import Redis
+
+from app.clients import open_redis
+from app.settings import Settings
+from app.telemetry import ProjectorMetrics
+from projectors.apply import RedisStore, StoreUnavailable
+from projectors.dead_letters import DeadLetterTopic
+from projectors.generations import Generations, RedisBuild, ShardLost
+from projectors.log import KafkaLog
+from projectors.projector import Projector, SystemClock
+from schema import layout
+from schema.definition import Definition
+from schema.generation import Generation
+
+RETRY_SECONDS = 1.0
+log = structlog.stdlib.get_logger()
+
+
+class TopicsMissing(Exception):
+    """Kafka has no such topics; the message names them."""
+
+
+async def work(settings: Settings, definition: Definition, metrics: ProjectorMetrics) -> None:
+    """Keep the view until SIGTERM or SIGINT. Raises what only a person can mend, with its sentence."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    redis = open_redis(settings, settings.redis_url)
+    try:
+        while not stop.is_set():
+            try:
+                await _run(settings, definition, metrics, redis, stop)
+            except StoreUnavailable as away:
+                log.warning("redis_away", error=str(away))
+                await _pause(stop)
+            except ShardLost as lost:
+                if await _is_left(redis, definition):
+                    raise
+                log.warning("redis_empty", error=str(lost))
+    finally:
+        await redis.aclose()
+
+
+async def _run(settings: Settings, definition: Definition, metrics: ProjectorMetrics, redis: Redis, stop: asyncio.Event) -> None:
+    async with _log(settings, definition) as log_, _dead_letters(settings, definition) as dead_letters:
+        record = await _record(Generations(redis, definition), log_, definition)
+        keys = layout.Layout(definition.name, record.name, record.shards)
+        store = RedisStore(redis, keys, record.codes[definition.columns[0].name])
+        build = RedisBuild(Generations(redis, definition), store, record)
+        log.info("projector_started", generation=record.name, state=record.state, topics=sorted(definition.topics))
+        projector = Projector(definition, build, log_, store, dead_letters, metrics, SystemClock(), settings.checkpoint_seconds)
+        await projector.run(stop)
+        log.info("projector_stopped")
+
+
+async def _record(generations: Generations, log_: KafkaLog, definition: Definition) -> Generation:
+    """The generation to write; the first is opened when Redis holds none."""
+    record = await generations.current()
+    if record is None:
+        partitions = await log_.partitions(definition.topics)
+        missing = set(definition.topics) - {partition.topic for partition in partitions}
+        if missing:
+            raise TopicsMissing(f"Kafka has no topic {', '.join(sorted(missing))}: create it, or set VIEWGATE_TOPIC_PREFIX.")
+        record = await generations.open_first(await log_.bounds(partitions), await log_.ids(definition.topics))
+    return record
+
+
+async def _is_left(redis: Redis, definition: Definition) -> bool:
+    """Whether anything is left of the view: if nothing is, all of it can be built again from Kafka's beginning."""
+    return await Generations(redis, definition).current() is not None
+
+
+async def _pause(stop: asyncio.Event) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+
+
+@asynccontextmanager
+async def _log(settings: Settings, definition: Definition) -> AsyncIterator[KafkaLog]:
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        group_id=settings.consumer_group,
+        enable_auto_commit=False,
+        auto_offset_reset="none",
+        isolation_level="read_committed",
+    )
+    log_ = KafkaLog(consumer)
+    try:
+        await log_.start(definition.topics)
+        yield log_
+    finally:
+        await log_.stop()
+
+
+@asynccontextmanager
+async def _dead_letters(settings: Settings, definition: Definition) -> AsyncIterator[DeadLetterTopic]:
+    topic = f"{settings.topic_prefix}{definition.name.lower()}.dead-letters"
+    await _create(settings.kafka_bootstrap, topic)
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, enable_idempotence=True)
+    await producer.start()
+    try:
+        yield DeadLetterTopic(producer, topic)
+    finally:
+        await producer.stop()
+
+
+async def _create(bootstrap: str, topic: str) -> None:
+    """Make the topic if it is not there. A broker that makes topics on first use, or forbids us to, is left to it."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    try:
+        await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=-1)])
+    except (KafkaError, ValueError) as refused:
+        log.info("dead_letter_topic_not_created", topic=topic, error=repr(refused))
+    finally:
+        await admin.close()

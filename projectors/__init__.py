@@ -1,0 +1,1 @@
+"""HOW the view is kept, along the road of a message: records → fold → apply, driven by projector."""

@@ -1,0 +1,86 @@
+-- Apply one batch's effects to one shard, if its watermarks are the expected ones; else change nothing.
+-- It only compares and sets: what a difference means is decided in Python (projectors/apply.py).
+--
+-- KEYS[1] header of the shard; then the keys that the effects touch, in the order in which the effects name them
+-- ARGV[1] build expected; ARGV[2] marker (code of the column that every profile has); ARGV[3] number of watermarks n;
+--         then n times: field, expected, new; last: the effects as MessagePack
+--   effects = { counts = { {code, delta, delta, …}, … }, zeros = {code, …}, columns = {code, …},
+--               profiles = { {code, fragment, …} or {} for a deleted one, … }, claims = { {id, "ts_ms:offset"} or {id}, … } }
+-- Returns 1 when applied, else what is stored: build, then the n watermarks (nil: absent).
+-- All that can fail is checked before the first write, for Redis does not roll back. Should a write fail all the same, the
+-- shard's state becomes "failed": no call is applied to it again, so nothing counts twice, until it is rebuilt.
+local n = tonumber(ARGV[3])
+if redis.call('HGET', KEYS[1], 'state') == 'failed' then return redis.error_reply('VIEWGATE ' .. KEYS[1] .. ' failed earlier: rebuild') end
+local fields, same = {'build'}, true
+for i = 1, n do fields[i + 1] = ARGV[1 + 3 * i] end
+local stored = redis.call('HMGET', KEYS[1], unpack(fields))
+if stored[1] ~= ARGV[1] then same = false end
+for i = 1, n do
+  if stored[i + 1] ~= ARGV[2 + 3 * i] then same = false end
+end
+if not same then return stored end
+
+local effects = cmsgpack.unpack(ARGV[#ARGV])
+local place = 1
+for _, list in ipairs(effects.counts) do
+  local code = list[1]
+  for j = 2, #list do
+    place = place + 1
+    local value = redis.pcall('HGET', KEYS[place], code)
+    if type(value) == 'table' then return redis.error_reply('VIEWGATE ' .. KEYS[place] .. ': ' .. value.err) end
+    if value and not (#value <= 18 and string.find(value, '^-?%d+$')) then
+      return redis.error_reply('VIEWGATE ' .. KEYS[place] .. ': field ' .. code .. ' is no integer below 10^17: ' .. value)
+    end
+  end
+end
+for i = place + 1, #KEYS do
+  local kind = redis.call('TYPE', KEYS[i]).ok
+  if kind ~= 'hash' and kind ~= 'none' then return redis.error_reply('VIEWGATE ' .. KEYS[i] .. ' holds a ' .. kind .. ', not a hash') end
+end
+
+local function write()
+  local emptied = {}
+  place = 1
+  for _, list in ipairs(effects.counts) do
+    local code = list[1]
+    for j = 2, #list do
+      place = place + 1
+      if redis.call('HINCRBY', KEYS[place], code, list[j]) == 0 then emptied[#emptied + 1] = KEYS[place] end
+    end
+  end
+  for _, profile in ipairs(effects.profiles) do
+    place = place + 1
+    local key = KEYS[place]
+    if #profile == 0 then
+      redis.call('HDEL', key, unpack(effects.columns))
+      emptied[#emptied + 1] = key
+    else
+      redis.call('HSET', key, unpack(profile))
+      for _, code in ipairs(effects.zeros) do redis.call('HSETNX', key, code, '0') end
+    end
+  end
+  for _, claim in ipairs(effects.claims) do
+    place = place + 1
+    if claim[2] then redis.call('HSET', KEYS[place], claim[1], claim[2]) else redis.call('HDEL', KEYS[place], claim[1]) end
+  end
+  -- a row without a profile, all of whose counts are 0, reads as one that never was
+  for _, key in ipairs(emptied) do
+    if redis.call('HEXISTS', key, ARGV[2]) == 0 then
+      local empty = true
+      for _, value in ipairs(redis.call('HVALS', key)) do
+        if value ~= '0' then empty = false; break end
+      end
+      if empty then redis.call('DEL', key) end
+    end
+  end
+  for i = 1, n do
+    if ARGV[3 + 3 * i] ~= ARGV[2 + 3 * i] then redis.call('HSET', KEYS[1], ARGV[1 + 3 * i], ARGV[3 + 3 * i]) end
+  end
+end
+
+local written, problem = pcall(write)
+if not written then
+  redis.call('HSET', KEYS[1], 'state', 'failed')
+  return redis.error_reply('VIEWGATE ' .. KEYS[1] .. ' failed half-way: ' .. (type(problem) == 'table' and problem.err or problem))
+end
+return 1

@@ -1,0 +1,197 @@
+"""Calls into Redis, exactly once: sends apply.lua and says what its answer means. Knows no Kafka."""
+
+from collections.abc import Awaitable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import hiredis
+from redis.asyncio import Redis
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError, TryAgainError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from projectors.calls import Advance, Call
+from schema import layout
+from schema.layout import Layout
+from schema.positions import Partition, Watermark
+
+T = TypeVar("T")
+# Redis said so before the first write; the same call may go through later
+_LATER = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+SCRIPT = Path(__file__).with_name("apply.lua").read_text()
+
+
+class StoreUnavailable(Exception):
+    """Redis cannot be reached, or answered no more: whether the calls were carried out is not known. Read the watermarks again."""
+
+
+class ShardFailed(Exception):
+    """Redis refused a call for what it found in the shard; nothing of it was applied. Never sent again by itself."""
+
+
+class Applied(NamedTuple):
+    """The call was carried out."""
+
+
+class Found(NamedTuple):
+    """The call changed nothing, since this is what is stored: the shard's build and a watermark per advance, None if absent."""
+
+    build: str | None
+    watermarks: Sequence[Watermark | None]
+
+
+Reply = Applied | Found
+
+
+class Outcome(Enum):
+    """What a stored watermark says of the one that was expected."""
+
+    DONE = "it is the new one: our own retry"
+    AHEAD = "someone else has applied this, or more"
+    BEHIND = "writes were lost"
+    ABSENT = "the shard was lost, or the generation dropped"
+    OTHER_TOPIC = "the topic was deleted and made anew"
+
+
+def judge(advance: Advance, stored: Watermark | None) -> Outcome:
+    """Compare what is stored with what was expected."""
+    if stored is None:
+        return Outcome.ABSENT
+    if stored.topic_id != advance.expected.topic_id:
+        return Outcome.OTHER_TOPIC
+    if stored == advance.new:
+        return Outcome.DONE
+    return Outcome.AHEAD if stored.offset >= advance.expected.offset else Outcome.BEHIND
+
+
+class Header(NamedTuple):
+    """A shard's header as read: None where it is absent."""
+
+    state: bytes | None
+    build: str | None
+    watermarks: Mapping[str, Watermark]
+
+
+class Store(Protocol):
+    """Where the view is kept."""
+
+    async def headers(self) -> Sequence[Header]:
+        """The header of each shard. Raises StoreUnavailable."""
+        ...
+
+    async def apply(self, calls: Sequence[Call]) -> Sequence[Reply]:
+        """Carry out the calls, each of its own. Raises StoreUnavailable, ShardFailed."""
+        ...
+
+    async def report(self, as_of_ms: Mapping[Partition, int]) -> None:
+        """Tell readers up to when the view has each partition. Raises StoreUnavailable."""
+        ...
+
+
+class RedisStore:
+    """A generation of the view in Redis.
+
+    redis: answers bytes. Its own retry is used: a call may be carried out twice, which the watermarks make harmless.
+    """
+
+    def __init__(self, redis: Redis, keys: Layout, marker: str) -> None:
+        self._redis = redis
+        self._layout = keys
+        self._marker = marker
+        self._digest = b""
+
+    async def headers(self) -> Sequence[Header]:
+        pipeline = self._redis.pipeline(transaction=False)
+        for key in self._layout.headers:
+            pipeline.hgetall(key)
+        return [_header(stored) for stored in await reached(pipeline.execute())]
+
+    async def apply(self, calls: Sequence[Call]) -> Sequence[Reply]:
+        replies = await self._evaluate(calls)
+        return [_read(call, reply) for call, reply in zip(calls, replies, strict=True)]
+
+    async def report(self, as_of_ms: Mapping[Partition, int]) -> None:
+        if as_of_ms:
+            await reached(self._redis.hset(self._layout.progress, mapping={str(p): ms for p, ms in as_of_ms.items()}))
+
+    async def _evaluate(self, calls: Sequence[Call]) -> list[Any]:
+        if not self._digest:
+            await self._load_script()
+        replies = await self._send(calls)
+        unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
+        if unknown:
+            # after a failover or a restart
+            await self._load_script()
+            for place, reply in zip(unknown, await self._send([calls[place] for place in unknown]), strict=True):
+                replies[place] = reply
+        return replies
+
+    async def _load_script(self) -> None:
+        self._digest = str(await reached(self._redis.script_load(SCRIPT))).encode()
+
+    async def _send(self, calls: Sequence[Call]) -> list[Any]:
+        """One pipeline, packed in C: redis-py's own packing costs more than all the rest (docs/decisions.md)."""
+        packed = b"".join(self._packed(call) for call in calls)
+        pool = self._redis.connection_pool
+        connection = await reached(pool.get_connection())  # type: ignore[no-untyped-call]  # redis-py left it untyped
+        try:
+            return await reached(
+                connection.retry.call_with_retry(lambda: _exchange(connection, packed, len(calls)), lambda _: connection.disconnect())
+            )
+        except BaseException:
+            # replies not yet read would answer the next command of whoever gets this connection
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+    def _packed(self, call: Call) -> bytes:
+        watermarks: list[bytes | str] = []
+        for advance in call.advances:
+            watermarks += [str(advance.partition), advance.expected.encode(), advance.new.encode()]
+        head = (b"EVALSHA", self._digest, 1 + len(call.keys), self._layout.headers[call.shard])
+        tail = (call.build, self._marker, len(call.advances), *watermarks, call.effects)
+        # its stub means a tuple of one, it takes any
+        packed: bytes = hiredis.pack_command((*head, *call.keys, *tail))  # type: ignore[arg-type]
+        return packed
+
+
+async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -> list[Any]:
+    await connection.send_packed_command(packed)
+    replies: list[Any] = []
+    for _ in range(count):
+        try:
+            replies.append(await connection.read_response(disable_decoding=True))
+        except (RedisConnectionError, RedisTimeoutError):
+            raise
+        except ResponseError as refused:
+            replies.append(refused)
+    return replies
+
+
+async def reached(answer: Awaitable[T]) -> T:
+    """Await Redis; raises StoreUnavailable where it cannot be reached."""
+    try:
+        return await answer
+    except (RedisConnectionError, RedisTimeoutError) as error:
+        raise StoreUnavailable(f"Redis cannot be reached: {error}") from error
+
+
+def _read(call: Call, reply: Any) -> Reply:
+    if reply == 1:
+        return Applied()
+    if isinstance(reply, _LATER):
+        raise StoreUnavailable(f"Redis takes no writes: {reply}")
+    if isinstance(reply, ResponseError):
+        raise ShardFailed(f"shard {call.shard}: Redis refused the effects, and nothing of them was applied: {reply}")
+    build, *watermarks = reply
+    return Found(build.decode() if build else None, [Watermark.decode(stored) if stored else None for stored in watermarks])
+
+
+def _header(stored: Mapping[bytes, bytes]) -> Header:
+    own = (layout.STATE, layout.BUILD)
+    watermarks = {field.decode(): Watermark.decode(value) for field, value in stored.items() if field not in own}
+    build = stored.get(layout.BUILD)
+    return Header(stored.get(layout.STATE), build.decode() if build else None, watermarks)

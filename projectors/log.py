@@ -1,0 +1,184 @@
+"""The log that changes come from: what the projector asks of one, and Kafka as one. Decides nothing about positions."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+
+from projectors.topic_ids import topic_ids
+from schema.positions import Partition
+
+WAIT_MS = 100
+LET_GO_SECONDS = 10.0
+log = structlog.stdlib.get_logger()
+
+
+class Record(Protocol):
+    """A record as it lay in the log. value: None for a tombstone."""
+
+    offset: int
+    timestamp: int
+    key: bytes | None
+    value: bytes | None
+    headers: Sequence[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Everything that one partition holds from `start` up to, not including, `end`; offsets may have gaps."""
+
+    partition: Partition
+    start: int
+    end: int
+    records: Sequence[Record]
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What came by one fetch.
+
+    assigned: to be taken by `seek`. revoked: to be let go by the next fetch. ends: of the partitions read, where known.
+    """
+
+    batches: Sequence[Batch] = ()
+    assigned: Sequence[Partition] = ()
+    revoked: Sequence[Partition] = ()
+    ends: Mapping[Partition, int] = field(default_factory=dict)
+
+
+class RetentionPassed(Exception):
+    """The log no longer has the position to go on from."""
+
+
+class Log(Protocol):
+    async def fetch(self) -> Fetched:
+        """Wait a moment for more. A partition is read from where `seek` put it. Raises RetentionPassed."""
+        ...
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        """Read this assigned partition from here; whatever was fetched of it before is forgotten."""
+        ...
+
+    async def bounds(self, partitions: Iterable[Partition]) -> Mapping[Partition, tuple[int, int]]:
+        """First offset and end offset of each."""
+        ...
+
+    async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
+        """The broker's id of each topic, "" where it tells none."""
+        ...
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        """A hint for lag tools, never read again. Does not fail."""
+        ...
+
+
+class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's classes are untyped
+    """The topics, as member of a consumer group. The consumer must not commit or reset offsets by itself."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self._consumer = consumer
+        self._starts: dict[Partition, int] = {}
+        self._assigned: list[Partition] = []
+        self._revoked: list[Partition] = []
+        self._let_go = asyncio.Event()
+        self._let_go.set()
+        self._closing = False
+
+    async def start(self, topics: Iterable[str]) -> None:
+        self._consumer.subscribe(list(topics), listener=self)
+        await self._consumer.start()
+
+    async def stop(self) -> None:
+        self._closing = True
+        self._let_go.set()
+        await self._consumer.stop()
+
+    async def partitions(self, topics: Iterable[str]) -> Sequence[Partition]:
+        """All partitions of the topics; a topic that does not exist has none."""
+        await self._consumer._client.force_metadata_update()  # aiokafka shows no other way to what is new
+        return [Partition(topic, number) for topic in topics for number in sorted(self._consumer.partitions_for_topic(topic) or ())]
+
+    async def fetch(self) -> Fetched:
+        if self._revoked or self._assigned:
+            changed = Fetched(assigned=self._assigned, revoked=self._revoked)
+            for partition in (*self._revoked, *self._assigned):
+                self._starts.pop(partition, None)
+            self._assigned, self._revoked = [], []
+            return changed
+        self._let_go.set()
+        try:
+            fetched = await self._consumer.getmany(timeout_ms=WAIT_MS)
+        except OffsetOutOfRangeError as error:
+            raise RetentionPassed(f"Kafka no longer has what comes next ({error}). Run `viewgate rebuild`.") from error
+        batches = [await self._batch(partition, fetched) for partition in list(self._starts)]
+        return Fetched(batches=[batch for batch in batches if batch], ends=self._ends())
+
+    async def _batch(self, partition: Partition, fetched: Mapping[TopicPartition, Sequence[Record]]) -> Batch | None:
+        at = TopicPartition(*partition)
+        try:
+            # past gaps and transaction markers too, which no record tells of
+            end = await self._consumer.position(at)
+        except IllegalStateError:
+            self._starts.pop(partition, None)
+            return None
+        start = self._starts.get(partition)
+        if start is None or end == start:
+            return None
+        self._starts[partition] = end
+        return Batch(partition, start, end, fetched.get(at, ()))
+
+    def _ends(self) -> dict[Partition, int]:
+        ends = {}
+        for partition in self._starts:
+            at = TopicPartition(*partition)
+            if at in self._consumer.assignment():
+                stable = self._consumer.last_stable_offset(at)
+                end = stable if stable is not None and stable >= 0 else self._consumer.highwater(at)
+                if end is not None:
+                    ends[partition] = end
+        return ends
+
+    def seek(self, partition: Partition, offset: int) -> None:
+        at = TopicPartition(*partition)
+        if at in self._consumer.assignment():
+            self._consumer.seek(at, offset)
+            self._consumer.resume(at)
+            self._starts[partition] = offset
+
+    async def bounds(self, partitions: Iterable[Partition]) -> Mapping[Partition, tuple[int, int]]:
+        at = [TopicPartition(*partition) for partition in partitions]
+        first, end = await asyncio.gather(self._consumer.beginning_offsets(at), self._consumer.end_offsets(at))
+        return {Partition(*p): (first[p], end[p]) for p in at}
+
+    async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
+        return await topic_ids(self._consumer._client, topics)  # aiokafka shows no other way to its connections
+
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        mine = self._consumer.assignment()
+        try:
+            await self._consumer.commit({TopicPartition(*p): o for p, o in offsets.items() if TopicPartition(*p) in mine})
+        except KafkaError as error:
+            log.info("commit_skipped", error=repr(error))
+
+    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
+        """Waits until the projector has finished what it has of them: aiokafka rebalances only after this."""
+        let_go = [Partition(*p) for p in revoked]
+        if not let_go or self._closing:
+            return
+        self._revoked += let_go
+        self._assigned = [p for p in self._assigned if p not in let_go]
+        self._let_go.clear()
+        try:
+            await asyncio.wait_for(self._let_go.wait(), LET_GO_SECONDS)
+        except TimeoutError:
+            # the next owner's watermarks are compared with ours: nothing counts twice
+            log.warning("partitions_not_let_go", partitions=[str(p) for p in let_go], seconds=LET_GO_SECONDS)
+
+    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
+        """Paused until the projector knows from where."""
+        self._consumer.pause(*assigned)
+        self._assigned += [Partition(*p) for p in assigned]

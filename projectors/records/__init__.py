@@ -1,0 +1,1 @@
+"""From the wire to a Change. A form of record is a module here."""
