@@ -160,7 +160,7 @@ class Projector:
             self._log.seek(partition, reading.next)
             self._readings[partition] = reading
             self._untaken.discard(partition)
-            log.info("partition_taken", partition=str(partition), offset=reading.next, end=bounds[partition][1])
+        log.info("partitions_taken", positions={str(partition): self._readings[partition].next for partition in partitions})
 
     async def _let_go(self, partitions: Sequence[Partition]) -> None:
         """Others go on from here; what is not written down is read again by them."""

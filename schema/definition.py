@@ -113,13 +113,14 @@ def _read_field(view: type, name: str, hint: Any) -> Field:
             f"{line}: {shown} is no kind of field. Only what one change can undo may be kept: Column, Count, Sum. "
             "A maximum, say, cannot be undone: when the largest row goes, all the others would have to be looked at."
         )
-    scalar, nullable = _split_optional(value_type)
+    scalar, nullable = split_optional(value_type)
     if scalar not in SCALARS:
         raise DefinitionError(f"{line}: type {value_type} is not one of str, int, float, bool, datetime (or one of them | None).")
     return Field(name, kinds[0], scalar, nullable)
 
 
-def _split_optional(hint: Any) -> tuple[Any, bool]:
+def split_optional(hint: Any) -> tuple[Any, bool]:
+    """A column's type and whether it may be null: `str | None` is (str, True)."""
     if get_origin(hint) in (types.UnionType, typing.Union):
         inner = [arg for arg in get_args(hint) if arg is not type(None)]
         return (inner[0] if len(inner) == 1 else hint), len(inner) < len(get_args(hint))
@@ -127,7 +128,7 @@ def _split_optional(hint: Any) -> tuple[Any, bool]:
 
 
 def _column_types(row: type[Row]) -> dict[str, tuple[Any, bool]]:
-    return {f.name: _split_optional(f.type) for f in msgspec.structs.fields(row)}
+    return {f.name: split_optional(f.type) for f in msgspec.structs.fields(row)}
 
 
 def _base_row(view: type, fields: list[Field]) -> type[Row]:

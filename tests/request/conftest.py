@@ -1,6 +1,5 @@
 """Redis, PostgreSQL and gateways over them, for the tests of the read path."""
 
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -14,9 +13,6 @@ from redis.asyncio import Redis
 from app.server import application, gateway
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
-from demo.servers import postgres
-from demo.servers import redis as redis_server
-from demo.servers.process import ServerError
 from demo.servers.server import Server
 from schema.loader import Loader
 from tests.request.arranged import DEFINITION, USERS, View, write_tables
@@ -27,19 +23,16 @@ Open = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
 @pytest.fixture(scope="session")
-async def redis_at(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    async with AsyncExitStack() as opened:
-        yield await _start(opened, redis_server.start(tmp_path_factory.mktemp("redis"), CACHE, say=print))
-
-
-@pytest.fixture(scope="session")
-async def postgres_at(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    async with AsyncExitStack() as opened:
-        server = await _start(opened, postgres.start(tmp_path_factory.mktemp("postgres"), CACHE, say=print))
-        connection = await asyncpg.connect(server.address)
-        await write_tables(connection, USERS)
-        await connection.close()
-        yield server
+async def users_at(postgres_at: Server) -> str:
+    """The address of a database that holds USERS."""
+    connection = await asyncpg.connect(postgres_at.address)
+    await connection.execute("CREATE DATABASE request")
+    await connection.close()
+    address = postgres_at.address.rpartition("/")[0] + "/request"
+    connection = await asyncpg.connect(address)
+    await write_tables(connection, USERS)
+    await connection.close()
+    return address
 
 
 @pytest.fixture
@@ -60,12 +53,12 @@ async def view(redis: Redis) -> View:
 
 
 @pytest.fixture
-async def open_gateway(redis_at: Server, postgres_at: Server) -> AsyncIterator[Open]:
+async def open_gateway(redis_at: Server, users_at: str) -> AsyncIterator[Open]:
     """A gateway over the two servers, settings given by name, as an HTTP client."""
     async with AsyncExitStack() as opened:
 
         async def open_one(**given: Any) -> httpx.AsyncClient:
-            addresses = {"redis_url": redis_at.address, "postgres_url": postgres_at.address}
+            addresses = {"redis_url": redis_at.address, "postgres_url": users_at}
             settings = Settings(**(addresses | {"allow_mode_header": True} | given))
             app = await opened.enter_async_context(gateway(settings, DEFINITION))
             return await opened.enter_async_context(_client(app))
@@ -88,13 +81,3 @@ async def open_over() -> AsyncIterator[Open]:
 
 def _client(app: Any) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=httpx.ASGITransport(app, raise_app_exceptions=False), base_url="http://gateway")
-
-
-async def _start(opened: AsyncExitStack, server: Any) -> Server:
-    try:
-        started: Server = await opened.enter_async_context(server)
-    except ServerError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
-    return started

@@ -70,8 +70,8 @@ async def keep(redis: Redis, *reads: Read) -> None:
 
 
 @pytest.fixture
-async def pool(postgres_at: Server) -> AsyncIterator[asyncpg.Pool]:
-    async with asyncpg.create_pool(postgres_at.address, min_size=0, max_size=1) as opened:
+async def pool(users_at: str) -> AsyncIterator[asyncpg.Pool]:
+    async with asyncpg.create_pool(users_at, min_size=0, max_size=1) as opened:
         yield opened
 
 
@@ -174,13 +174,13 @@ async def test_sql_reads_each_field_as_the_view_would_store_it(pool: asyncpg.Poo
     assert (rows.mode, rows.generation, rows.as_of_ms > FRESH_MS) == ("sql", None, True)
 
 
-async def test_reads_of_one_kind_are_one_query_and_several_queries_see_one_moment(postgres_at: Server) -> None:
+async def test_reads_of_one_kind_are_one_query_and_several_queries_see_one_moment(users_at: str) -> None:
     statements: list[str] = []
 
     async def listen(connection: asyncpg.Connection) -> None:
         connection.add_query_logger(lambda record: statements.append(record.query))
 
-    async with asyncpg.create_pool(postgres_at.address, min_size=0, max_size=1, init=listen) as pool:
+    async with asyncpg.create_pool(users_at, min_size=0, max_size=1, init=listen) as pool:
         reading = SqlLoader(pool, DEFINITION)
         await reading.load([ADA, Read("id", "2", ADA.fields), Read("id", "1", ADA.fields)])
         await reading.load([ADA, Read("username", "bob", ("id",))])
@@ -189,8 +189,8 @@ async def test_reads_of_one_kind_are_one_query_and_several_queries_see_one_momen
     assert ours == ["SELECT base", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", "SELECT base", "SELECT base", "COMMIT"]
 
 
-async def test_an_id_too_large_for_the_column_is_unknown_and_no_error(postgres_at: Server) -> None:
-    async with asyncpg.create_pool(postgres_at.address, min_size=0, max_size=1, server_settings={"search_path": "narrow"}) as pool:
+async def test_an_id_too_large_for_the_column_is_unknown_and_no_error(users_at: str) -> None:
+    async with asyncpg.create_pool(users_at, min_size=0, max_size=1, server_settings={"search_path": "narrow"}) as pool:
         await pool.execute("CREATE SCHEMA narrow")
         await pool.execute(TABLES.replace("bigint", "integer"))
         rows = await SqlLoader(pool, DEFINITION).load([Read("id", str(2**62), ()), Read("id", "1", ())])

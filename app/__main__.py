@@ -1,0 +1,5 @@
+"""`python -m app` is `viewgate`."""
+
+from app.cli import main
+
+main()

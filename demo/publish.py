@@ -1,0 +1,70 @@
+"""Single-write: a service that publishes each change to Kafka, in the envelope, and writes nowhere else."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import msgspec
+from confluent_kafka import KafkaException, Producer
+
+from schema.fields import Row
+
+_ENCODE = msgspec.json.Encoder().encode
+
+
+def envelope(op: str, before: Row | None, after: Row | None, ts_ms: int) -> bytes:
+    """A change as it goes over the wire."""
+    return _ENCODE({"op": op, "before": before, "after": after, "ts_ms": ts_ms})
+
+
+class Publisher:
+    """Publishes to `prefix` + the row's topic, keyed by the row's key, so that a row's changes stay in order; idempotent, lz4."""
+
+    def __init__(self, bootstrap: str, prefix: str = "") -> None:
+        self._prefix = prefix
+        self._failed: list[str] = []
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap,
+                "enable.idempotence": True,
+                "compression.type": "lz4",
+                "linger.ms": 5,
+                "partitioner": "murmur2_random",
+                "queue.buffering.max.messages": 200_000,
+            }
+        )
+
+    def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None:
+        """Queue one change; `flush` says whether all arrived."""
+        row = after if after is not None else before
+        if row is None:
+            raise ValueError("a change has a before or an after")
+        self.send(type(row).source.topic, str(getattr(row, type(row).source.key)).encode(), envelope(op, before, after, ts_ms))
+
+    def send(self, topic: str, key: bytes, value: bytes | None) -> None:
+        """Queue any bytes; waits where the queue is full."""
+        while True:
+            try:
+                self._producer.produce(self._prefix + topic, value, key, on_delivery=self._delivered)
+            except BufferError:
+                self._producer.poll(0.5)
+            else:
+                self._producer.poll(0)
+                return
+
+    def send_all(self, records: Iterable[tuple[str, bytes, bytes]]) -> int:
+        """Queue (topic, key, value) records; how many."""
+        count = 0
+        for topic, key, value in records:
+            self.send(topic, key, value)
+            count += 1
+        return count
+
+    def flush(self, seconds: float = 60) -> None:
+        """Return when everything has been acknowledged. Raises KafkaException."""
+        left = self._producer.flush(seconds)
+        if left or self._failed:
+            raise KafkaException(f"{left} records not acknowledged in {seconds} s, failed: {self._failed[:3]}")
+
+    def _delivered(self, error: Any, _record: Any) -> None:
+        if error is not None:
+            self._failed.append(str(error))

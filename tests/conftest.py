@@ -1,0 +1,62 @@
+"""Real servers for all tests, started once on free ports; and the mark on each test that asks for one."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from demo.servers import kafka, postgres
+from demo.servers import redis as redis_server
+from demo.servers.account import scratch
+from demo.servers.process import ServerError
+from demo.servers.server import Server
+
+CACHE = Path(__file__).parents[1] / ".cache"
+SERVERS = {"kafka_at", "redis_at", "postgres_at"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if SERVERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker("servers")
+
+
+@pytest.fixture(scope="session")
+def servers_folder() -> Iterator[Path]:
+    with scratch() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+async def kafka_at(servers_folder: Path) -> AsyncIterator[Server]:
+    async with _running(kafka.start(servers_folder, CACHE, say=print)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def redis_at(servers_folder: Path) -> AsyncIterator[Server]:
+    async with _running(redis_server.start(servers_folder, CACHE, say=print)) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+async def postgres_at(servers_folder: Path) -> AsyncIterator[Server]:
+    async with _running(postgres.start(servers_folder, CACHE, say=print)) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _running(starting: AbstractAsyncContextManager[Server]) -> AsyncIterator[Server]:
+    """Skipped on a laptop where the server cannot be had, failed under CI=true."""
+    try:
+        server = await starting.__aenter__()
+    except ServerError as missing:
+        if os.environ.get("CI") == "true":
+            raise
+        pytest.skip(str(missing))
+    try:
+        yield server
+    finally:
+        await starting.__aexit__(None, None, None)
