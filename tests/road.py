@@ -22,6 +22,8 @@ from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
 from demo.sink import sink
 from demo.tables import create_tables
+from loaders.sql import SqlLoader
+from loaders.view import ViewLoader
 from schema.definition import Definition, read_definition
 from schema.loader import Read, ViewNotReady
 from schema.user import UserView
