@@ -39,9 +39,7 @@ class ProjectorMetrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._applied = Counter("viewgate_changes_applied", "Changes that are in the view, exactly once.", registry=self.registry)
-        self._duplicates = Counter(
-            "viewgate_duplicates_dropped", "Changes read again that some shard had already.", registry=self.registry
-        )
+        self._duplicates = Counter("viewgate_duplicates_dropped", "Changes read again that some shard had already.", registry=self.registry)
         self._dead_letters = Counter(
             "viewgate_dead_letters", "Records that were no change, put into the dead-letter topic.", ["topic"], registry=self.registry
         )

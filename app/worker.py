@@ -16,10 +16,11 @@ from app.clients import open_redis
 from app.settings import Settings
 from app.telemetry import ProjectorMetrics
 from projectors.apply import RedisStore, StoreUnavailable
+from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
 from projectors.generations import Generations, RedisBuild, ShardLost
 from projectors.log import KafkaLog
-from projectors.projector import Projector, SystemClock
+from projectors.projector import Projector
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation

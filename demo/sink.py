@@ -2,7 +2,7 @@
 
 import asyncio
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from app.settings import read_settings
 from app.telemetry import set_up_logs
+from demo.servers.process import NotReadyError
 from demo.tables import POSITIONS, create_tables
 from projectors.records.envelope import Undecodable, decoder
 from schema.definition import Definition, read_definition
@@ -123,6 +124,29 @@ async def sink(definition: Definition, bootstrap: str, postgres_url: str, stop: 
     finally:
         await consumer.stop()
         await connection.close()
+
+
+async def end_offsets(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
+    """The end offset of every partition, by topic and number."""
+    consumer = AIOKafkaConsumer(*topics, bootstrap_servers=bootstrap)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets(list(consumer.assignment()))
+        return {(partition.topic, partition.partition): end for partition, end in ends.items()}
+    finally:
+        await consumer.stop()
+
+
+async def sunk(connection: asyncpg.Connection | asyncpg.Pool, ends: Mapping[tuple[str, int], int]) -> None:
+    """Raises NotReadyError until the tables have everything below these offsets."""
+    try:
+        stored = await connection.fetch(f"SELECT topic, partition, next_offset FROM {POSITIONS}")  # noqa: S608  # a constant
+    except asyncpg.UndefinedTableError as error:
+        raise NotReadyError("the sink has made no tables yet") from error
+    reached = {(topic, number): offset for topic, number, offset in stored}
+    behind = sum(end - reached.get(partition, 0) for partition, end in ends.items())
+    if behind > 0:
+        raise NotReadyError(f"the sink is {behind} records behind")
 
 
 async def _main() -> None:

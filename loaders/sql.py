@@ -47,7 +47,7 @@ class SqlLoader:
         groups: dict[_Group, list[str]] = {}
         for read in reads:
             groups.setdefault((read.by, read.fields), []).append(read.value)
-        async with self._connection() as connection:
+        async with _connection(self._pool) as connection:
             # one query sees one snapshot without being told to
             one_snapshot = connection.transaction(isolation="repeatable_read", readonly=True) if len(groups) > 1 else nullcontext()
             async with one_snapshot:
@@ -56,16 +56,8 @@ class SqlLoader:
 
     async def ready(self) -> None:
         """Raises SourceUnavailable."""
-        async with self._connection() as connection:
+        async with _connection(self._pool) as connection:
             await connection.execute("SELECT 1")
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[Connection]:
-        try:
-            async with self._pool.acquire(timeout=WAIT_SECONDS) as connection:
-                yield connection
-        except AWAY as error:
-            raise SourceUnavailable("PostgreSQL cannot be reached.") from error
 
     async def _select(self, connection: Connection, group: _Group, values: Iterable[str]) -> dict[str, Row]:
         by, fields = group
@@ -81,3 +73,30 @@ class SqlLoader:
 
 def _fragments(record: asyncpg.Record, fields: tuple[str, ...]) -> Row:
     return [layout.encode(str(record["id"]) if name == "id" else record[name]) for name in fields]
+
+
+async def keys(pool: asyncpg.Pool, definition: Definition, size: int = 1000) -> AsyncIterator[Sequence[str]]:
+    """Pages of the ids of all rows, in the key's order. Raises SourceUnavailable."""
+    after: int | str | None = None
+    while True:
+        async with _connection(pool) as connection:
+            page = [record["id"] for record in await connection.fetch(sql.keys(definition), after, size)]
+        if not page:
+            return
+        yield [str(key) for key in page]
+        after = page[-1]
+
+
+async def count(pool: asyncpg.Pool, definition: Definition) -> int:
+    """How many rows there are. Raises SourceUnavailable."""
+    async with _connection(pool) as connection:
+        return int(await connection.fetchval(sql.count(definition)))
+
+
+@asynccontextmanager
+async def _connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
+    try:
+        async with pool.acquire(timeout=WAIT_SECONDS) as connection:
+            yield connection
+    except AWAY as error:
+        raise SourceUnavailable("PostgreSQL cannot be reached.") from error

@@ -1,7 +1,6 @@
 """The loop that keeps the view: fetch, fold, apply, checkpoint. Its log, store, build, dead letters and clock are given to it."""
 
 import asyncio
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -10,6 +9,7 @@ import structlog
 
 from projectors.apply import Applied, Store, StoreUnavailable
 from projectors.calls import Call, Packing
+from projectors.clock import Clock
 from projectors.dead_letters import DeadLetters
 from projectors.fold import Changes, Covered, Effects, fold, fold_rest
 from projectors.generations import Build
@@ -23,29 +23,6 @@ from schema.positions import Partition
 REPORT_SECONDS = 1.0
 RETRY_SECONDS = 0.5
 log = structlog.stdlib.get_logger()
-
-
-class Clock(Protocol):
-    def now_ms(self) -> int:
-        """Unix ms."""
-        ...
-
-    def monotonic(self) -> float:
-        """Seconds."""
-        ...
-
-    async def sleep(self, seconds: float) -> None: ...
-
-
-class SystemClock:
-    def now_ms(self) -> int:
-        return time.time_ns() // 1_000_000
-
-    def monotonic(self) -> float:
-        return time.monotonic()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
 
 
 class Observer(Protocol):

@@ -203,10 +203,10 @@ def _check_topics(view: type, fields: list[Field]) -> None:
     rows: dict[str, type[Row]] = {}
     for field in fields:
         row = field.kind.row
-        if rows.setdefault(row.source.topic, row) is not row:
-            raise DefinitionError(
-                f"{view.__name__}.{field.name}: topic {row.source.topic!r} is {rows[row.source.topic].__name__}'s already; a topic carries one table."
-            )
+        first = rows.setdefault(row.source.topic, row)
+        if first is not row:
+            line = f"{view.__name__}.{field.name}"
+            raise DefinitionError(f"{line}: topic {row.source.topic!r} is {first.__name__}'s already; a topic carries one table.")
 
 
 def _describe(kind: Kind) -> str:

@@ -14,12 +14,17 @@ def select(definition: Definition, fields: Sequence[str], by: str) -> str:
     return f"{_head(definition, fields)} WHERE base.{_name(column)} = ANY($1{cast})"
 
 
-def page(definition: Definition, fields: Sequence[str]) -> str:
-    """The next $2 rows whose key is above $1 (null: from the first), in the key's order: first the key, then `fields`."""
+def keys(definition: Definition) -> str:
+    """The next $2 keys above $1 (null: from the first), in their order, as `id`."""
     key = f"base.{_name(definition.base.source.key)}"
     sql_type = "bigint" if definition.key_type is int else "text"
     collate = "" if definition.key_type is int else ' COLLATE "C"'
-    return f"{_head(definition, fields)} WHERE $1::{sql_type} IS NULL OR {key} > $1::{sql_type}{collate} ORDER BY {key}{collate} LIMIT $2"
+    return f"{_head(definition, ())} WHERE $1::{sql_type} IS NULL OR {key} > $1::{sql_type}{collate} ORDER BY {key}{collate} LIMIT $2"
+
+
+def count(definition: Definition) -> str:
+    """How many rows there are."""
+    return f"SELECT count(*) FROM {_name(definition.base.source.table)}"
 
 
 def _head(definition: Definition, fields: Sequence[str]) -> str:

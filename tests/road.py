@@ -12,7 +12,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from redis.asyncio import Redis
 
 from app.settings import Settings
@@ -20,7 +19,7 @@ from demo.publish import Publisher
 from demo.servers.kafka import create_topics
 from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
-from demo.sink import sink
+from demo.sink import end_offsets, sink, sunk
 from demo.tables import create_tables
 from loaders.sql import SqlLoader
 from loaders.view import ViewLoader
@@ -69,24 +68,14 @@ class Road:
     async def sunk(self, seconds: float = 120) -> None:
         """Bring everything published into PostgreSQL."""
         self.publisher.flush()
-        ends = await self.ends()
+        ends = await end_offsets(self.settings.kafka_bootstrap, self.definition.topics)
         stop = asyncio.Event()
         running = asyncio.create_task(sink(self.definition, self.settings.kafka_bootstrap, self.settings.postgres_url, stop))
         try:
-            await until(lambda: self._has(ends), seconds)
+            await until(lambda: sunk(self.pool, ends), seconds)
         finally:
             stop.set()
             await running
-
-    async def ends(self) -> dict[tuple[str, int], int]:
-        """The end offset of every partition."""
-        consumer = AIOKafkaConsumer(*self.definition.topics, bootstrap_servers=self.settings.kafka_bootstrap)
-        await consumer.start()
-        try:
-            at = [TopicPartition(topic, n) for topic in self.definition.topics for n in consumer.partitions_for_topic(topic) or ()]
-            return {(p.topic, p.partition): end for p, end in (await consumer.end_offsets(at)).items()}
-        finally:
-            await consumer.stop()
 
     async def agree(self, seconds: float = 60) -> int:
         """Return when every field of every row in SQL is the same in the view, and the view has no other rows; how many rows."""
@@ -122,12 +111,6 @@ class Road:
         except ViewNotReady as not_ready:
             raise NotReadyError(str(not_ready)) from not_ready
         return {key: dict(zip(names, row, strict=True)) for key, row in zip(keys, rows, strict=True) if row is not None}
-
-    async def _has(self, ends: dict[tuple[str, int], int]) -> None:
-        stored = {(topic, number): offset for topic, number, offset in await self.pool.fetch("SELECT * FROM sink_positions")}
-        behind = {partition: end for partition, end in ends.items() if stored.get(partition, 0) < end}
-        if behind:
-            raise NotReadyError(f"the sink is behind at {behind}")
 
 
 @asynccontextmanager

@@ -1,0 +1,88 @@
+"""The results as a table for people and as JSON for programs."""
+
+import os
+import platform
+import statistics
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from bench.contender import FETCH_BYTES, Run
+
+LIBRARIES = ("aiokafka", "redis", "hiredis", "msgspec", "uvloop", "confluent-kafka")
+CAVEATS = (
+    "One machine: the contender shares its cores with Kafka, Redis and whatever else runs. Compare the ratios, not the rates.",
+    "Users have no profile: counts only, as while a view is first built. Redis writes its append-only file (everysec).",
+    "plain counts twice what is delivered twice; viewgate does not. plain's keys are shorter and it reads one topic, not four.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One run of one contender."""
+
+    contender: str
+    distribution: str
+    run: Run
+
+
+def print_results(results: list[Result], events: int, servers: list[str]) -> None:
+    """A line per contender and distribution, then what to bear in mind."""
+    console = Console(width=140)
+    console.print(f"\n{_machine()}; {', '.join(servers)}; {_versions()}")
+    title = f"{events:,} follow events from six partitions, two counts each, {len(_runs(results, *_first(results)))} rounds"
+    table = Table(title=title, title_justify="left")
+    for heading in ("distribution", "contender"):
+        table.add_column(heading)
+    for heading in ("events/s (median)", "min – max", "to plain", "µs of Python's CPU per event", "fetches", "peak MB"):
+        table.add_column(heading, justify="right")
+    for contender, distribution in sorted({(r.contender, r.distribution) for r in results}, key=lambda pair: (pair[1] != "uniform", pair)):
+        table.add_row(distribution, contender, *_figures(results, contender, distribution, events))
+    console.print(table)
+    for caveat in CAVEATS:
+        console.print(f"- {caveat}", highlight=False)
+
+
+def write_json(path: Path, results: list[Result], events: int, servers: list[str]) -> None:
+    """Every run's figures, and where they were taken."""
+    about = {"machine": _machine(), "servers": servers, "versions": _versions(), "events": events, "fetch_bytes": FETCH_BYTES}
+    runs = [{"events_per_second": round(events / result.run.seconds), **asdict(result)} for result in results]
+    path.write_bytes(msgspec.json.format(msgspec.json.encode({**about, "runs": runs}), indent=2))
+
+
+def _figures(results: list[Result], contender: str, distribution: str, events: int) -> list[str]:
+    runs = _runs(results, contender, distribution)
+    rates = [events / run.seconds for run in runs]
+    plain = statistics.median(events / run.seconds for run in _runs(results, "plain", distribution))
+    median = statistics.median(rates)
+    cpu = statistics.median(run.cpu_seconds for run in runs) / events * 1e6
+    fetches, peak = statistics.median(run.fetches for run in runs), max(run.peak_mb for run in runs)
+    return [f"{median:,.0f}", f"{min(rates):,.0f} – {max(rates):,.0f}", f"× {median / plain:.2f}", f"{cpu:.1f}", f"{fetches:.0f}", str(peak)]
+
+
+def _runs(results: list[Result], contender: str, distribution: str) -> list[Run]:
+    return [result.run for result in results if (result.contender, result.distribution) == (contender, distribution)]
+
+
+def _first(results: list[Result]) -> tuple[str, str]:
+    return results[0].contender, results[0].distribution
+
+
+def _machine() -> str:
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _versions() -> str:
+    return ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
