@@ -25,7 +25,7 @@ from demo import seed
 from demo.publish import Publisher
 from demo.servers.kafka import create_topics
 from demo.servers.process import NotReadyError, Process, ServerError, until
-from demo.servers.stack import Stack, stack
+from demo.servers.stack import Stack, locked, stack
 from demo.services import PORT, answers, service, settings
 from demo.sink import end_offsets, sunk
 from schema.definition import Definition, read_definition
@@ -89,8 +89,7 @@ async def _run(port: int, stop: asyncio.Event, *, once: bool, fresh: bool, embed
     folder = CACHE / "demo"
     seeded = folder / f"seeded-{seed.VERSION}"
     if fresh or not seeded.exists():
-        # an earlier seeding that was cut short is no state to go on from
-        shutil.rmtree(folder, ignore_errors=True)
+        _forget(folder)
     definition = read_definition(UserView)
     async with AsyncExitStack() as opened:
         starting = stack(folder, CACHE, prefer="embedded" if embedded else None, say=console.print)
@@ -109,6 +108,16 @@ async def _run(port: int, stop: asyncio.Event, *, once: bool, fresh: bool, embed
         await _open(opened, traffic)
         console.print("Live changes are coming in, 20 a second. Ctrl-C stops everything.")
         await _watch([*processes, traffic], stop)
+
+
+def _forget(folder: Path) -> None:
+    """An earlier seeding that was cut short is no state to go on from."""
+    with locked(folder):
+        for old in folder.iterdir():
+            if old.is_dir() and not old.is_symlink():
+                shutil.rmtree(old)
+            elif old.name != "lock":
+                old.unlink()
 
 
 async def _start(opened: AsyncExitStack, folder: Path, servers: Stack, port: int) -> list[Process]:

@@ -35,7 +35,7 @@ class Stack:
 @asynccontextmanager
 async def stack(folder: Path, cache: Path, *, prefer: Kind | None = None, say: Say) -> AsyncIterator[Stack]:
     """All three, answering. When one cannot keep its data none of ours does, for positions and counts belong together."""
-    with _locked(folder):
+    with locked(folder):
         found = [await module.find(cache, prefer, say) for module in (kafka, redis, postgres)]
         async with AsyncExitStack() as opened:
             servers = await _together(opened, found, _home(folder, found), say)
@@ -63,8 +63,8 @@ def _home(folder: Path, found: list[Found]) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Two Redis servers on one folder would spoil each other's file without a word."""
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the folder, or raise ServerError: two Redis servers on one folder would spoil each other's file without a word."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
