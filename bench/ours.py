@@ -11,9 +11,10 @@ from bench.contender import Run, Stopwatch, Task, open_consumer
 from bench.events import Counts
 from bench.stored import stored_counts
 from projectors.apply import RedisStore
+from projectors.clock import SystemClock
 from projectors.generations import FIRST, Generations, RedisBuild
 from projectors.log import Fetched, KafkaLog, Record
-from projectors.projector import Projector, SystemClock
+from projectors.projector import Projector
 from schema import layout
 from schema.definition import Definition, read_definition
 from schema.positions import Partition

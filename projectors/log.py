@@ -126,7 +126,7 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             self._starts.pop(partition, None)
             return None
         start = self._starts.get(partition)
-        if start is None or end == start:
+        if start is None or end <= start or partition in self._assigned:
             return None
         self._starts[partition] = end
         return Batch(partition, start, end, fetched.get(at, ()))
@@ -179,6 +179,8 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             log.warning("partitions_not_let_go", partitions=[str(p) for p in let_go], seconds=LET_GO_SECONDS)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        """Paused until the projector knows from where."""
+        """Paused until the projector knows from where. Put somewhere at once, else aiokafka would miss a committed offset."""
+        for at in assigned:
+            self._consumer.seek(at, 0)
         self._consumer.pause(*assigned)
         self._assigned += [Partition(*p) for p in assigned]

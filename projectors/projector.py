@@ -153,6 +153,8 @@ class Projector:
         log.warning("writes_lost", partition=str(partition))
         self._observer.rewound(partition)
         self._readings.pop(partition, None)
+        # should Redis go away now, it is taken when Redis is back
+        self._untaken.add(partition)
         await self._take([partition])
 
     async def _project(self, batch: Batch) -> None:
