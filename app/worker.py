@@ -2,14 +2,13 @@
 
 import asyncio
 import contextlib
-import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError
+from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
 from redis.asyncio import Redis
 
 from app.clients import open_redis
@@ -26,6 +25,8 @@ from schema.definition import Definition
 from schema.generation import Generation
 
 RETRY_SECONDS = 1.0
+# of the dead-letter topic, where there are as many brokers
+REPLICAS = 3
 log = structlog.stdlib.get_logger()
 
 
@@ -33,12 +34,8 @@ class TopicsMissing(Exception):
     """Kafka has no such topics; the message names them."""
 
 
-async def work(settings: Settings, definition: Definition, metrics: ProjectorMetrics) -> None:
-    """Keep the view until SIGTERM or SIGINT. Raises what only a person can mend, with its sentence."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+async def work(settings: Settings, definition: Definition, metrics: ProjectorMetrics, stop: asyncio.Event) -> None:
+    """Keep the view until `stop` is set. Raises what only a person can mend, with its sentence."""
     redis = open_redis(settings, settings.redis_url)
     try:
         while not stop.is_set():
@@ -123,8 +120,15 @@ async def _create(bootstrap: str, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=-1)])
+        cluster = await admin.describe_cluster()
+        brokers = {broker["node_id"] for broker in cluster["brokers"]}
+        # a mock broker has no controller; and aiokafka cannot ask for the brokers' own default of replicas
+        if cluster["controller_id"] in brokers:
+            answer = await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=min(REPLICAS, len(brokers)))])
+            for _, code, *message in answer.topic_errors:
+                if code not in {0, TopicAlreadyExistsError.errno}:
+                    log.warning("dead_letter_topic_not_created", topic=topic, error=for_code(code).__name__, message=message)
     except (KafkaError, ValueError) as refused:
-        log.info("dead_letter_topic_not_created", topic=topic, error=repr(refused))
+        log.warning("dead_letter_topic_not_created", topic=topic, error=repr(refused))
     finally:
         await admin.close()

@@ -20,6 +20,8 @@ from schema.positions import Partition, Watermark
 T = TypeVar("T")
 # Redis said so before the first write; the same call may go through later
 _LATER = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+# the same, for which redis-py has no class: too few replicas, a disk that is full
+_LATER_WORDS = ("NOREPLICAS", "MISCONF")
 SCRIPT = Path(__file__).with_name("apply.lua").read_text()
 
 
@@ -28,7 +30,7 @@ class StoreUnavailable(Exception):
 
 
 class ShardFailed(Exception):
-    """Redis refused a call for what it found in the shard; nothing of it was applied. Never sent again by itself."""
+    """Redis refused a call for what it found in the shard, or failed half-way; the message says which. Never sent again by itself."""
 
 
 class Applied(NamedTuple):
@@ -172,19 +174,29 @@ async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -
 
 
 async def reached(answer: Awaitable[T]) -> T:
-    """Await Redis; raises StoreUnavailable where it cannot be reached."""
+    """Await Redis; raises StoreUnavailable where it cannot be reached, or takes no writes for a while."""
     try:
         return await answer
     except (RedisConnectionError, RedisTimeoutError) as error:
         raise StoreUnavailable(f"Redis cannot be reached: {error}") from error
+    except ResponseError as refused:
+        if _is_for_later(refused):
+            raise StoreUnavailable(f"Redis takes no writes: {refused}") from refused
+        raise
+
+
+def _is_for_later(refused: ResponseError) -> bool:
+    return isinstance(refused, _LATER) or str(refused).startswith(_LATER_WORDS)
 
 
 def _read(call: Call, reply: Any) -> Reply:
     if reply == 1:
         return Applied()
-    if isinstance(reply, _LATER):
-        raise StoreUnavailable(f"Redis takes no writes: {reply}")
     if isinstance(reply, ResponseError):
+        if _is_for_later(reply):
+            raise StoreUnavailable(f"Redis takes no writes: {reply}")
+        if "failed half-way" in str(reply):
+            raise ShardFailed(f"shard {call.shard}: Redis applied only part of the effects. Run `viewgate rebuild`: {reply}")
         raise ShardFailed(f"shard {call.shard}: Redis refused the effects, and nothing of them was applied: {reply}")
     build, *watermarks = reply
     return Found(build.decode() if build else None, [Watermark.decode(stored) if stored else None for stored in watermarks])

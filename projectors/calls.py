@@ -79,14 +79,15 @@ class Packing:
         by_shard: dict[int, tuple[list[Any], list[str], str]] = {}
         shard_of = self.layout.shard
         for key, delta in deltas.items():
-            if not delta:
-                continue
             name = str(key)
             number = shard_of(name)
             if number not in by_shard:
                 shard, _ = self._shard(shards, builds, name)
                 shard.counts.append([code])
                 by_shard[number] = (shard.counts[-1], shard.count_keys, shard.rows)
+            if not delta:
+                # the shard is called all the same: someone else may have applied only the first half of what cancels out
+                continue
             list_, keys, rows = by_shard[number]
             # a Lua number is a double: a larger delta travels as text, which HINCRBY takes too
             list_.append(delta if -_EXACT_IN_LUA <= delta <= _EXACT_IN_LUA else str(delta))

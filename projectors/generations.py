@@ -13,6 +13,8 @@ from schema.generation import Generation
 from schema.positions import Partition, Watermark
 
 FIRST = "g1"
+# only a record that is still being opened: another projector may have come further
+_OPENED = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end"
 # only a header that is there: one made by this would have no watermarks
 _PROMOTE = "if redis.call('HGET', KEYS[1], 'state') == 'building' then redis.call('HSET', KEYS[1], 'state', 'live') end"
 
@@ -33,6 +35,10 @@ class Build(Protocol):
 
     async def settle(self) -> None:
         """Promote the generation if it is level. Raises StoreUnavailable, ShardLost."""
+        ...
+
+    def doubt(self) -> None:
+        """Redis has lost writes: what was promoted may have to be promoted again."""
         ...
 
 
@@ -99,7 +105,10 @@ class Generations:
             pipeline.hsetnx(header, layout.BUILD, b"0")
             pipeline.hsetnx(header, layout.STATE, layout.BUILDING)
         await reached(pipeline.execute())
-        return await self._write(msgspec.structs.replace(record, state="building"))
+        opened = msgspec.structs.replace(record, state="building")
+        key = layout.generation_key(self._definition.name, record.name)
+        await reached(self._redis.eval(_OPENED, 1, key, record.encode(), opened.encode()))
+        return await self.read(record.name) or opened
 
     async def promote(self, record: Generation, reached_offsets: Mapping[str, int]) -> Generation:
         """Let readers see it: headers first, then the record, then the pointer. May be repeated."""
@@ -122,14 +131,21 @@ class RedisBuild:
 
     def __init__(self, generations: Generations, store: Store, record: Generation) -> None:
         self._generations, self._store, self.record = generations, store, record
+        self._promoted = False
+
+    def doubt(self) -> None:
+        self._promoted = False
 
     async def settle(self) -> None:
-        if await self._generations.live() is not None:
+        live = await self._generations.live()
+        if live is not None:
             self.record = await self._generations.read(self.record.name) or self.record
-            return
+            if self._promoted or live != self.record.name:
+                return
         offsets = _reached(self.record, [header.watermarks for header in await self._present()])
         if all(offsets[partition] >= end for partition, end in self.record.level.items()):
-            self.record = await self._generations.promote(self.record, offsets)
+            self.record = await self._generations.promote(self.record, self.record.promoted or offsets)
+            self._promoted = True
 
     async def _present(self) -> list[Header]:
         headers = list(await self._store.headers())

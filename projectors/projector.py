@@ -155,6 +155,7 @@ class Projector:
         self._readings.pop(partition, None)
         # should Redis go away now, it is taken when Redis is back
         self._untaken.add(partition)
+        self._build.doubt()
         await self._take([partition])
 
     async def _project(self, batch: Batch) -> None:

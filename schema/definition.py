@@ -1,6 +1,7 @@
 """Reads a view definition and refuses, with a sentence, what cannot be counted. Knows no store and no transport."""
 
 import hashlib
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -139,23 +140,26 @@ def _base_row(view: type, fields: list[Field]) -> type[Row]:
             f"{view.__name__}: its Columns must come from one row, whose key is the view's id (found: {shown}). "
             "A view needs at least one Column: it is what tells that the row exists."
         )
+    _check_source(view.__name__, rows[0])
     return rows[0]
 
 
 def _check_field(view: type, field: Field, base: type[Row], key_type: Any) -> None:
     line = f"{view.__name__}.{field.name}"
-    if not hasattr(field.kind.row, "source"):
-        raise DefinitionError(
-            f'{line}: {field.kind.row.__name__} has no topic; write class {field.kind.row.__name__}(Row, topic="…", key="…").'
-        )
+    _check_source(line, field.kind.row)
     columns = _column_types(field.kind.row)
-    _known(line, field.kind.row, columns, field.kind.row.source.key)
     if key_type not in (int, str):
         raise DefinitionError(f"{line}: the key {base.__name__}.{base.source.key} must be an int or a str.")
     if isinstance(field.kind, Column):
         _check_column(line, field, field.kind, columns)
     else:
         _check_aggregate(line, field, field.kind, columns, key_type)
+
+
+def _check_source(line: str, row: type[Row]) -> None:
+    if not hasattr(row, "source"):
+        raise DefinitionError(f'{line}: {row.__name__} has no topic; write class {row.__name__}(Row, topic="…", key="…").')
+    _known(line, row, _column_types(row), row.source.key)
 
 
 def _check_column(line: str, field: Field, kind: Column, columns: dict[str, tuple[Any, bool]]) -> None:
@@ -182,6 +186,8 @@ def _check_aggregate(line: str, field: Field, kind: Aggregate, columns: dict[str
         expected, nullable = columns[column]
         if type(value) is not expected and not (value is None and nullable):
             raise DefinitionError(f"{line}: where={{{column!r}: {value!r}}} can never be true: the column is of type {expected.__name__}.")
+        if (isinstance(value, datetime) and value.tzinfo is None) or (isinstance(value, float) and not math.isfinite(value)):
+            raise DefinitionError(f"{line}: where={{{column!r}: {value!r}}} can never be true: times have a zone, and numbers an end.")
 
 
 def _known(line: str, row: type[Row], columns: Mapping[str, Any], column: str) -> None:

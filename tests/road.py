@@ -4,12 +4,14 @@ Publish through `publisher`, run projectors (as processes, so that they can be k
 """
 
 import asyncio
+import contextlib
 import itertools
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import asyncpg
 from redis.asyncio import Redis
@@ -55,9 +57,11 @@ class Road:
     def sql(self) -> SqlLoader:
         return SqlLoader(self.pool, self.definition)
 
-    async def start(self, *command: str) -> asyncio.subprocess.Process:
-        """Run `python …` with the road's settings; ended with the road, if it has not ended by then."""
-        process = await asyncio.create_subprocess_exec(sys.executable, *command, env=self.environment)
+    async def start(self, *command: str, said: Path | None = None, **environment: str) -> asyncio.subprocess.Process:
+        """Run `python …` with the road's settings; ended with the road, if it has not ended by then. said: where its stderr goes."""
+        with said.open("ab") if said else contextlib.nullcontext() as stderr:
+            environ = {**self.environment, **environment}
+            process = await asyncio.create_subprocess_exec(sys.executable, *command, env=environ, stderr=stderr)
         self.processes.append(process)
         return process
 

@@ -1,10 +1,13 @@
 """`viewgate project`: a projector, in one process, until it is told to end."""
 
+import asyncio
+import signal
+
 import uvloop
 from prometheus_client import start_http_server
 
 from app.cli import CommandError
-from app.settings import read_settings
+from app.settings import Settings, read_settings
 from app.telemetry import ProjectorMetrics, set_up_logs
 from app.worker import TopicsMissing, work
 from projectors.apply import ShardFailed
@@ -29,6 +32,13 @@ def project() -> None:
     if settings.projector_metrics_port:
         start_http_server(settings.projector_metrics_port, addr=settings.host, registry=metrics.registry)
     try:
-        uvloop.run(work(settings, read_definition(UserView, settings.topic_prefix), metrics))
+        uvloop.run(_until_told(settings, metrics))
     except STOPS as error:
         raise CommandError(f"The projector has stopped: {error}") from error
+
+
+async def _until_told(settings: Settings, metrics: ProjectorMetrics) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await work(settings, read_definition(UserView, settings.topic_prefix), metrics, stop)

@@ -1,12 +1,8 @@
-"""A projector on a real Redis, with everything else in memory: its log, its clock, its dead letters, and the rows it should count."""
+"""A projector on a real Redis, with everything else in memory, and the rows that it should count."""
 
-import asyncio
 import random
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
 
 from redis.asyncio import Redis
 
@@ -14,7 +10,6 @@ from demo.publish import envelope
 from loaders.view import ViewLoader
 from projectors.apply import RedisStore
 from projectors.generations import Generations, RedisBuild
-from projectors.log import Batch, Fetched, Record
 from projectors.projector import Projector
 from schema import layout
 from schema.definition import Definition, read_definition
@@ -23,6 +18,7 @@ from schema.generation import Generation
 from schema.loader import Read
 from schema.positions import Partition
 from schema.user import Follows, Likes, Tweets, Users, UserView
+from tests.faults.memory import Buried, HandClock, MemoryLog, Tally, Topics
 
 DEFINITION = read_definition(UserView)
 NAMES = tuple(f.name for f in DEFINITION.fields)
@@ -45,147 +41,6 @@ def follow(follow_id: int, follower: int, followee: int) -> Follows:
 
 def like(like_id: int, user_id: int) -> Likes:
     return Likes(like_id, user_id, 1, NOW)
-
-
-@dataclass(slots=True)
-class Stored:
-    """A record in the log."""
-
-    offset: int
-    timestamp: int
-    key: bytes | None
-    value: bytes | None
-    headers: Sequence[tuple[str, bytes]] = ()
-
-
-class Topics:
-    """What the broker has: records by partition, offsets with gaps, an id per topic."""
-
-    def __init__(self, definition: Definition, partitions: int) -> None:
-        self.partitions = [Partition(topic, number) for topic in definition.topics for number in range(partitions)]
-        self.records: dict[Partition, list[Stored]] = {partition: [] for partition in self.partitions}
-        self.ends = dict.fromkeys(self.partitions, 0)
-        self.ids = dict.fromkeys(definition.topics, "first")
-        self._count = partitions
-
-    def append(self, topic: str, key: bytes, value: bytes | None, gap: int = 0) -> Partition:
-        """One record, and after it as many offsets without one, as transaction markers leave."""
-        partition = Partition(topic, zlib.crc32(key) % self._count)
-        offset = self.ends[partition]
-        self.records[partition].append(Stored(offset, 0, key, value))
-        self.ends[partition] = offset + 1 + gap
-        return partition
-
-
-@dataclass(slots=True)
-class MemoryLog:
-    """The log of one projector. limit: the most offsets in one batch. stale: how many batches it still hands out from where it was
-    after a `seek`; none, by the contract of projectors/log.py, unless a test wants to see them thrown away."""
-
-    topics: Topics
-    limit: int = 7
-    stale: int = 0
-    assigned: list[Partition] = field(default_factory=list)
-    revoked: list[Partition] = field(default_factory=list)
-    at: dict[Partition, int] = field(default_factory=dict)
-    sought: dict[Partition, int] = field(default_factory=dict)
-    committed: dict[Partition, int] = field(default_factory=dict)
-    quiet: int = 0
-    _late: list[Batch] = field(default_factory=list)
-
-    async def fetch(self) -> Fetched:
-        if self.assigned or self.revoked:
-            fetched = Fetched(assigned=self.assigned, revoked=self.revoked)
-            for partition in self.revoked:
-                self.at.pop(partition, None)
-            self.assigned, self.revoked = [], []
-            return fetched
-        if self._late:
-            return Fetched([self._late.pop(0)])
-        batches = [batch for partition in list(self.at) if (batch := self._next(partition))]
-        self.quiet = 0 if batches else self.quiet + 1
-        return Fetched(batches, ends={partition: self.topics.ends[partition] for partition in self.at})
-
-    def _next(self, partition: Partition) -> Batch | None:
-        start = self.at[partition]
-        end = min(start + self.limit, self.topics.ends[partition])
-        self.at[partition] = max(start, end)
-        records: list[Record] = [stored for stored in self.topics.records[partition] if start <= stored.offset < end]
-        return Batch(partition, start, end, records) if end > start else None
-
-    def seek(self, partition: Partition, offset: int) -> None:
-        if self.at.get(partition, offset) != offset:
-            self._late += [batch for _ in range(self.stale) if (batch := self._next(partition)) and batch.start != offset]
-        self.at[partition] = offset
-        self.sought[partition] = offset
-        self.quiet = 0
-
-    async def bounds(self, partitions: Iterable[Partition]) -> Mapping[Partition, tuple[int, int]]:
-        return {partition: (0, self.topics.ends[partition]) for partition in partitions}
-
-    async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
-        return {topic: self.topics.ids[topic] for topic in topics}
-
-    async def commit(self, offsets: Mapping[Partition, int]) -> None:
-        self.committed |= offsets
-
-
-@dataclass(slots=True)
-class Buried:
-    letters: list[tuple[Partition, int, str]] = field(default_factory=list)
-
-    async def bury(self, partition: Partition, record: Record, reason: str) -> None:
-        self.letters.append((partition, record.offset, reason))
-
-
-@dataclass(slots=True)
-class Tally:
-    """What a projector told its observer."""
-
-    changes: int = 0
-    dropped: int = 0
-    rewinds: int = 0
-
-    def applied(self, changes: int) -> None:
-        self.changes += changes
-
-    def duplicates(self, changes: int) -> None:
-        self.dropped += changes
-
-    def dead_letter(self, partition: Partition) -> None: ...
-
-    def rewound(self, partition: Partition) -> None:
-        self.rewinds += 1
-
-    def lag(self, partition: Partition, records: int) -> None: ...
-
-
-@dataclass(slots=True)
-class HandClock:
-    """Stands still but for `sleep` and the hand of the test."""
-
-    seconds: float = 0.0
-
-    def now_ms(self) -> int:
-        return int(self.seconds * 1000)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    async def sleep(self, seconds: float) -> None:
-        self.seconds += seconds
-
-
-class Rounds(asyncio.Event):
-    """Tells a projector's loop to stop after so many rounds."""
-
-    def __init__(self, rounds: int) -> None:
-        super().__init__()
-        self._left = rounds
-
-    def is_set(self) -> bool:
-        self._left -= 1
-        return self._left < 0
 
 
 @dataclass(slots=True)
@@ -282,7 +137,12 @@ class World:
         return None if row is None else row[0]
 
     async def open(self) -> None:
-        """Begin generation g1 with few shards; its first checkpoint makes it live, for there is nothing to reach."""
+        """Generation g1, live: its first checkpoint makes it so, for there is nothing to reach."""
+        await self.begin()
+        await (await self.owner()).level()
+
+    async def begin(self) -> Generation:
+        """The record of generation g1, with few shards, as it is before the headers are written."""
         record = Generation(
             "g1",
             self.definition.fingerprint,
@@ -294,24 +154,29 @@ class World:
             topic_ids=self.topics.ids,
         )
         await self.redis.set(layout.generation_key(self.definition.name, "g1"), record.encode())
-        await (await self.owner()).level()
+        return record
 
-    async def owner(self, store: RedisStore | None = None, redis: Redis | None = None, **log: Any) -> Owner:
+    async def owner(self, store: RedisStore | None = None, redis: Redis | None = None, limit: int = 7, stale: int = 0) -> Owner:
         """A projector that was just started, all partitions assigned to it."""
         redis = redis or self.redis
         # read past the client of a test that counts or breaks its calls
         record = await Generations(self.redis, self.definition).current()
         assert record is not None
         store = store or RedisStore(redis, self.keys, record.codes[self.definition.columns[0].name])
-        log_ = MemoryLog(self.topics, assigned=list(self.topics.partitions), **log)
+        log_ = MemoryLog(self.topics, limit, stale, assigned=list(self.topics.partitions))
         tally, buried, clock = Tally(), Buried(), HandClock()
         build = RedisBuild(Generations(redis, self.definition), store, record)
         projector = Projector(self.definition, build, log_, store, buried, tally, clock, CHECKPOINT_SECONDS)
         return Owner(projector, log_, store, clock, tally, buried)
 
     async def exact(self) -> None:
-        """The view equals the count."""
+        """The view equals the count, and every username is claimed by those who bear it."""
         assert await self.shown() == self.counted()
+        keys: list[bytes] = await self.redis.keys("*@username:*")  # type: ignore[assignment]  # this client answers bytes
+        claimed = {name: await self.redis.hkeys(name.decode()) for name in keys}
+        claims = {(name.rpartition(b":")[2].decode(), int(key)) for name, ids in claimed.items() for key in ids}
+        users = self.rows[Users]
+        assert claims == {(row.username, key) for key, row in users.items() if isinstance(row, Users)}
 
     def shard_of(self, key: int) -> int:
         return self.keys.shard(str(key))

@@ -7,11 +7,12 @@ import pytest
 from redis.asyncio import Redis
 
 from projectors.apply import StoreUnavailable
-from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Rounds, Tables, World
+from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Tables, World
+from tests.faults.memory import Rounds
 from tests.faults.snapshots import Snapshot, dump, restore
 from tests.faults.stores import Crashed, Halting, go_on
 
-HISTORIES = 80
+HISTORIES = 60
 LENGTH = 26
 OFTEN = ("produce", "produce", "produce", "step", "step", "step", "checkpoint")
 FAULTS = ("crash", "rollback", "snapshot", "restart", "race", "away")

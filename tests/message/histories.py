@@ -97,7 +97,9 @@ def _step(definition: Definition, table: type[Row]) -> st.SearchStrategy[tuple[t
 
 def _values(definition: Definition, table: type[Row], name: str, type_: Any) -> st.SearchStrategy[Any]:
     scalar, nullable = split_optional(type_)
-    wanted = [value for kind in _kinds(definition, table) for column, value in (getattr(kind, "where", None) or {}).items() if column == name]
+    wanted = [
+        value for kind in _kinds(definition, table) for column, value in (getattr(kind, "where", None) or {}).items() if column == name
+    ]
     if any(getattr(kind, "by", None) == name for kind in _kinds(definition, table)):
         values: st.SearchStrategy[Any] = st.sampled_from(KEYS[scalar])
     elif table is definition.base and name in [f.name for f in definition.lookups]:
@@ -111,9 +113,9 @@ def _kinds(definition: Definition, table: type[Row]) -> Iterator[Any]:
     return (f.kind for f in definition.fields if f.kind.row is table and not isinstance(f.kind, Column))
 
 
-async def write_tables(connection: asyncpg.Connection, definition: Definition, tables: Mapping[type[Row], Mapping[Any, Row]]) -> None:
+async def write_tables(pool: asyncpg.Pool, definition: Definition, tables: Mapping[type[Row], Mapping[Any, Row]]) -> None:
     """Make the tables hold these rows and no others."""
-    async with connection.transaction():
+    async with pool.acquire() as connection, connection.transaction():
         for table in definition.rows:
             # DELETE: a TRUNCATE makes new files, 20 times slower for a handful of rows
             await connection.execute(f'DELETE FROM "{table.source.table}"')

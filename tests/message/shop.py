@@ -52,7 +52,7 @@ class CustomerView:
     order_count: Annotated[int, Count(Orders, by="customer_id", description="Orders in any state.")]
     gift_count: Annotated[int, Count(Orders, by="gift_for")]
     paid_count: Annotated[int, Count(Orders, by="customer_id", where={"state": "paid"})]
-    odd_count: Annotated[int, Count(Orders, by="customer_id", where={"coupon": None, "is_express": True, "state": "it's \\ \"odd\""})]
+    odd_count: Annotated[int, Count(Orders, by="customer_id", where={"coupon": None, "is_express": True, "state": 'it\'s \\ "odd"'})]
     light_count: Annotated[int, Count(Orders, by="customer_id", where={"weight": 0.1})]
     launch_count: Annotated[int, Count(Orders, by="customer_id", where={"placed_at": SHOWN_SINCE})]
     paid_cents: Annotated[int, Sum(Orders, of="cents", by="customer_id", where={"state": "paid"})]

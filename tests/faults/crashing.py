@@ -1,0 +1,123 @@
+"""`python -m tests.faults.crashing POINT N`: the projector as it is, but it kills itself at a named point, the N-th time it comes there.
+
+half      of a batch's calls sent, the rest not             checkpoint  a batch applied, its checkpoint not begun
+answer    all calls of a batch sent, no answer acted upon    commit      a checkpoint written, nothing told to Kafka
+headers   half of the headers of a new generation written    promote     half of the headers promoted
+pointer   headers and record promoted, the pointer not set   never       lives until somebody else kills it
+
+SESSION_MS in the environment: how long Kafka waits for a member that has gone silent. DROPPED: a file to which the number of
+duplicates is appended each time some are dropped, for the metrics of one that was killed cannot be asked.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+from aiokafka import AIOKafkaConsumer
+from redis.asyncio import Redis
+from redis.asyncio.client import Pipeline
+
+from app import worker
+from app.commands import project
+from app.telemetry import ProjectorMetrics
+from projectors.apply import RedisStore, Reply
+from projectors.calls import Call
+from projectors.log import KafkaLog
+from schema.positions import Partition
+
+
+class Death:
+    """Comes when its point is reached for the last of so many times."""
+
+    def __init__(self, point: str, times: int) -> None:
+        self._point, self._left = point, times
+
+    def at(self, point: str) -> bool:
+        """Whether this is the point, this time."""
+        self._left -= point == self._point
+        return point == self._point and self._left <= 0
+
+    def come(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def come_at(self, point: str) -> None:
+        if self.at(point):
+            self.come()
+
+
+death = Death(sys.argv[1], int(sys.argv[2])) if __name__ == "__main__" else Death("never", 1)
+
+
+class Store(RedisStore):
+    applied = False
+
+    async def apply(self, calls: Sequence[Call]) -> Sequence[Reply]:
+        if not any(call.keys for call in calls):
+            if Store.applied:
+                death.come_at("checkpoint")
+            return await super().apply(calls)
+        half = len(calls) > 1 and death.at("half")
+        replies = await super().apply(calls[: len(calls) // 2] if half else calls)
+        if half:
+            death.come()
+        death.come_at("answer")
+        Store.applied = True
+        return replies
+
+
+class Log(KafkaLog):
+    async def commit(self, offsets: Mapping[Partition, int]) -> None:
+        if Store.applied:
+            death.come_at("commit")
+        await super().commit(offsets)
+
+
+class Metrics(ProjectorMetrics):
+    def duplicates(self, changes: int) -> None:
+        super().duplicates(changes)
+        if changes and "DROPPED" in os.environ:
+            with Path(os.environ["DROPPED"]).open("a") as dropped:
+                dropped.write(f"{changes}\n")
+
+
+_execute, _set = Pipeline.execute, Redis.set
+
+
+async def execute(pipeline: Any, raise_on_error: bool = True) -> list[Any]:
+    """A pipeline of HSETNX opens headers, one of EVAL promotes them."""
+    words = {command[0][0] for command in pipeline.command_stack}
+    for point, word in (("headers", "HSETNX"), ("promote", "EVAL")):
+        if word in words and death.at(point):
+            del pipeline.command_stack[len(pipeline.command_stack) // 2 :]
+            await _execute(pipeline, raise_on_error)
+            death.come()
+    return await _execute(pipeline, raise_on_error)
+
+
+async def set_(redis: Any, name: str, *args: Any, **options: Any) -> Any:
+    if name.endswith(":live"):
+        death.come_at("pointer")
+    return await _set(redis, name, *args, **options)
+
+
+def main() -> None:
+    session = int(os.environ.get("SESSION_MS", "10000"))
+    consumer = partial(AIOKafkaConsumer, session_timeout_ms=session, heartbeat_interval_ms=session // 6)
+    with (
+        patch.object(worker, "RedisStore", Store),
+        patch.object(worker, "KafkaLog", Log),
+        patch.object(worker, "AIOKafkaConsumer", consumer),
+        patch.object(project, "ProjectorMetrics", Metrics),
+        patch.object(Pipeline, "execute", execute),
+        patch.object(Redis, "set", set_),
+    ):
+        project.project()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""A Redis that forgets: rolled back by a failover, come back empty, or short of a shard."""
+
+import random
+
+import pytest
+
+from projectors.apply import StoreUnavailable
+from projectors.generations import ShardLost
+from schema.loader import ViewNotReady
+from schema.user import Users
+from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Tables, World, follow, user
+from tests.faults.memory import Rounds
+from tests.faults.snapshots import dump, lose, restore
+from tests.faults.stores import Halting, go_on
+
+USERS = range(1, 20)
+
+
+async def populated(world: World, limit: int = 7, stale: int = 0) -> Owner:
+    """Users on every shard who follow each other, all applied."""
+    owner = await world.owner(Halting(world.redis, world.keys, "0"), limit=limit, stale=stale)
+    for number in USERS:
+        world.put(user(number, f"user{number}"))
+        world.put(follow(number, number, number % 7 + 1))
+    await owner.level()
+    await world.exact()
+    return owner
+
+
+def more(world: World, changes: int = 60) -> None:
+    tables = Tables(world, random.Random(changes))
+    for _ in range(changes):
+        tables.change()
+
+
+@pytest.mark.parametrize("shard", [None, 0, 3])
+@pytest.mark.parametrize("stale", [0, 3])
+async def test_lost_writes_are_read_again_and_batches_in_hand_thrown_away(world: World, shard: int | None, stale: int) -> None:
+    owner = await populated(world, stale=stale, limit=5)
+    earlier = await dump(world.redis, world.keys, shard)
+    more(world)
+    await owner.level()
+    await restore(world.redis, earlier)
+    more(world, 80)
+    await owner.level()
+    await world.exact()
+    assert owner.tally.rewinds > 0
+
+
+async def test_after_a_loss_on_one_shard_those_that_lost_less_are_not_believed_either(world: World) -> None:
+    owner = await populated(world, limit=4)
+    oldest = await dump(world.redis, world.keys, 1)
+    more(world, 20)
+    await owner.level()
+    older = await dump(world.redis, world.keys, 2)
+    more(world, 30)
+    await owner.level()
+    # shard 2 lost a little, shard 1 more: whichever is noticed first, reading begins where shard 1 needs it
+    await restore(world.redis, oldest)
+    await restore(world.redis, older)
+    more(world, 40)
+    await owner.level()
+    await world.exact()
+
+
+async def test_a_loss_while_no_changes_come_is_noticed_by_the_next_checkpoint(world: World) -> None:
+    owner = await populated(world)
+    earlier = await dump(world.redis, world.keys)
+    more(world)
+    await owner.level()
+    await restore(world.redis, earlier)
+    await owner.step()
+    assert owner.tally.rewinds == 0
+    assert await world.shown() != world.counted()
+    owner.clock.seconds += CHECKPOINT_SECONDS
+    await owner.step()
+    assert owner.tally.rewinds > 0
+    await owner.level()
+    await world.exact()
+
+
+async def test_redis_that_goes_away_in_the_middle_of_reading_again_stops_no_partition(world: World) -> None:
+    owner = await populated(world)
+    earlier = await dump(world.redis, world.keys)
+    more(world)
+    await owner.level()
+    await restore(world.redis, earlier)
+    store = owner.store
+    assert isinstance(store, Halting)
+
+    async def go_away(where: str) -> None:
+        if where == "headers":
+            store.pause = go_on
+            raise StoreUnavailable("on purpose")
+
+    store.pause = go_away
+    owner.clock.seconds += CHECKPOINT_SECONDS
+    await owner.projector.run(Rounds(1))
+    assert store.pause is go_on
+    await owner.level()
+    await world.exact()
+
+
+async def test_a_shard_that_lost_its_promotion_too_is_promoted_again(world: World) -> None:
+    """The first checkpoint promotes; what a replica had before it says "building"."""
+    owner = await populated(world)
+    header = world.keys.headers[world.shard_of(1)]
+    await world.redis.hset(header, "state", "building")
+    earlier = await dump(world.redis, world.keys, world.shard_of(1))
+    more(world)
+    await owner.level()
+    await restore(world.redis, earlier)
+    unknown = next(number for number in range(1000, 2000) if world.shard_of(number) == world.shard_of(1))
+    world.users.add(unknown)
+    with pytest.raises(ViewNotReady):
+        await world.shown()
+    await owner.level()
+    await world.exact()
+
+
+async def test_an_empty_redis_is_never_read_as_zeros_and_stops_the_loop(world: World) -> None:
+    owner = await populated(world)
+    await world.redis.flushall()
+    with pytest.raises(ViewNotReady):
+        await world.shown()
+    more(world)
+    with pytest.raises(ShardLost):
+        await owner.level()
+    assert await world.redis.dbsize() == 0
+
+
+async def test_a_lost_shard_stops_the_projector_and_the_others_still_answer(world: World) -> None:
+    owner = await populated(world)
+    lost = world.shard_of(1)
+    before = world.counted()
+    await lose(world.redis, world.keys, lost)
+    owner.clock.seconds += CHECKPOINT_SECONDS
+    with pytest.raises(ShardLost, match="no watermark"):
+        await owner.step()
+    with pytest.raises(ShardLost, match="1 of 4 shards"):
+        await (await world.owner()).level()
+    users = world.users
+    for number in USERS:
+        world.users = {number}
+        if world.shard_of(number) == lost:
+            with pytest.raises(ViewNotReady):
+                await world.shown()
+        else:
+            assert await world.shown() == {str(number): before[str(number)]}
+    world.users = users
+    assert not await world.redis.exists(world.keys.headers[lost])
+
+
+async def test_a_shard_of_another_build_is_not_written(world: World) -> None:
+    owner = await populated(world)
+    shard = world.shard_of(1)
+    await world.redis.hset(world.keys.headers[shard], "build", "1")
+    world.put(user(1, "renamed"))
+    world.delete(Users, 2)
+    await owner.level()
+    assert await world.redis.exists(world.keys.rows_prefix(shard, "1") + "1")
+    old = await world.redis.hget(world.keys.rows_prefix(shard, "0") + "1", "0")
+    assert old == b'"user1"'
