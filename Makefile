@@ -3,7 +3,7 @@ PORT ?= 8000
 COMPILE = .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 VIEWGATE = .venv/bin/viewgate
 # FRESH=1 forgets what earlier demos stored
-DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh) $(if $(CDC),--cdc $(CDC))
+DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .NOTPARALLEL:
 .PHONY: demo test check lock bench clean system-packages

@@ -76,9 +76,7 @@ async def _publish(bootstrap: str, events: int, distribution: Distribution) -> N
     publisher.flush()
 
 
-async def _run(
-    name: str, bootstrap: str, home: Path, events: int, distribution: Distribution, expected: Counts
-) -> tuple[Run, str]:
+async def _run(name: str, bootstrap: str, home: Path, events: int, distribution: Distribution, expected: Counts) -> tuple[Run, str]:
     """One contender into a Redis of its own, its answers proven. Raises CountsDiffer."""
     async with redis_server.start(home, CACHE, prefer="installed", say=lambda _: None) as redis:
         task = Task(bootstrap, redis.address, f"{distribution}.", home.name, events)

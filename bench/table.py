@@ -38,7 +38,7 @@ def print_results(results: list[Result], events: int, servers: list[str]) -> Non
     table = Table(title=title, title_justify="left")
     for heading in ("distribution", "contender"):
         table.add_column(heading)
-    for heading in ("events/s (median)", "min – max", "to plain", "µs of Python's CPU per event", "fetches", "peak MB"):
+    for heading in ("events/s (median)", "min to max", "to plain", "µs of Python's CPU per event", "fetches", "peak MB"):
         table.add_column(heading, justify="right")
     for contender, distribution in sorted({(r.contender, r.distribution) for r in results}, key=lambda pair: (pair[1] != "uniform", pair)):
         table.add_row(distribution, contender, *_figures(results, contender, distribution, events))
@@ -61,7 +61,8 @@ def _figures(results: list[Result], contender: str, distribution: str, events: i
     median = statistics.median(rates)
     cpu = statistics.median(run.cpu_seconds for run in runs) / events * 1e6
     fetches, peak = statistics.median(run.fetches for run in runs), max(run.peak_mb for run in runs)
-    return [f"{median:,.0f}", f"{min(rates):,.0f} – {max(rates):,.0f}", f"× {median / plain:.2f}", f"{cpu:.1f}", f"{fetches:.0f}", str(peak)]
+    spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
+    return [f"{median:,.0f}", spread, f"{median / plain:.2f} x", f"{cpu:.1f}", f"{fetches:.0f}", f"{peak}"]
 
 
 def _runs(results: list[Result], contender: str, distribution: str) -> list[Run]:

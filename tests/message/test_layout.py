@@ -1,6 +1,7 @@
 """Where the view is: shards spread evenly over a Cluster's slots, one text per key, short fragments, small hashes."""
 
 import binascii
+import contextlib
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -54,6 +55,13 @@ def slot(key: str) -> int:
 @pytest.mark.parametrize("shards", [1, 3, 64, 256])
 def test_the_tag_of_shard_v_falls_on_slot_v_times_16384_by_the_number_of_shards(shards: int) -> None:
     assert [slot(f"x{{{tag}}}y") for tag in tags(shards)] == [v * 16384 // shards for v in range(shards)]
+
+
+@pytest.mark.parametrize("masters", [1, 3, 5, 6, 16])
+def test_masters_have_as_many_shards_as_each_other_give_or_take_one(masters: int) -> None:
+    homes = [slot(header) * masters // 16384 for header in Layout("User", "g1", layout.SHARDS).headers]
+    loads = [homes.count(master) for master in range(masters)]
+    assert max(loads) - min(loads) <= 1
 
 
 @pytest.fixture
@@ -191,6 +199,26 @@ def test_codes_are_unique_and_short_even_for_a_hundred_fields() -> None:
     assert {len(code) for code in codes.values()} == {1}
     many: Any = type("Many", (), {"fields": [type("Field", (), {"name": str(n)}) for n in range(1000)]})
     assert len(set(layout.codes(many).values())) == 1000
+
+
+@given(offset=st.integers(0, 2**63), ts_ms=st.integers(0, 2**63), topic_id=st.from_regex(r"\A[A-Za-z0-9_-]{0,22}\Z"))
+def test_a_watermark_is_read_as_it_was_written(offset: int, ts_ms: int, topic_id: str) -> None:
+    watermark = Watermark(offset, ts_ms, topic_id)
+    assert Watermark.decode(watermark.encode()) == watermark
+
+
+@given(stored=st.binary(max_size=30) | st.sampled_from([b"1|2", b"1|2|3|4", b"|0|", b"x|0|", b"1.0|0|", b""]))
+def test_what_is_no_watermark_raises_value_error_alone(stored: bytes) -> None:
+    with contextlib.suppress(ValueError):
+        assert stored.count(b"|") == Watermark.decode(stored).encode().count(b"|") == 2
+
+
+@given(steps=st.lists(st.tuples(st.integers(0, 99), st.integers(0, 99)), min_size=1))
+def test_a_watermark_never_goes_back(steps: list[tuple[int, int]]) -> None:
+    watermark = Watermark(0, 0, "t")
+    for offset, ts_ms in steps:
+        watermark = watermark.advanced(offset, ts_ms)
+    assert watermark == Watermark(max(offset for offset, _ in steps), max(ts_ms for _, ts_ms in steps), "t")
 
 
 async def written(redis: Redis) -> str:
