@@ -57,6 +57,7 @@ async def _run(settings: Settings, definition: Definition, metrics: ProjectorMet
         record = await _record(Generations(redis, definition), log_, definition)
         keys = layout.Layout(definition.name, record.name, record.shards)
         store = RedisStore(redis, keys, record.codes[definition.columns[0].name])
+        await store.check()
         build = RedisBuild(Generations(redis, definition), store, record)
         log.info("projector_started", generation=record.name, state=record.state, topics=sorted(definition.topics))
         projector = Projector(definition, build, log_, store, dead_letters, metrics, SystemClock(), settings.checkpoint_seconds)

@@ -29,9 +29,13 @@ Waiting = list[tuple[int, Step, Command]]
 
 @dataclass(slots=True)
 class _Live:
-    """The live generation as last seen. builds: of each shard. marker: the code of a field that every row with a profile has."""
+    """The live generation as last seen.
+
+    key: of its record. builds: of each shard. marker: the code of a field that every row with a profile has.
+    """
 
     record: Generation
+    key: str
     layout: layout.Layout
     marker: str
     builds: list[str]
@@ -133,11 +137,12 @@ class ViewLoader:
         if marker is None:
             raise FieldMissing(f"Generation {record.name} has no column of the {self._definition.name} view; build a new generation.")
         keys = layout.Layout(self._definition.name, record.name, record.shards)
-        return _Live(record, keys, marker, ["0"] * record.shards, as_of_ms=0)
+        key = layout.generation_key(self._definition.name, record.name)
+        return _Live(record, key, keys, marker, [record.build] * record.shards, as_of_ms=0)
 
     async def _is_live(self, live: _Live) -> bool:
-        (pointer,) = await self._pipeline([("GET", layout.live_key(self._definition.name))])
-        return bool(pointer == live.record.name.encode())
+        pointer, stored = await self._pipeline([("GET", layout.live_key(self._definition.name)), ("GET", live.key)])
+        return bool(pointer == live.record.name.encode()) and _is_same(live, stored)
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -168,8 +173,17 @@ def _current_build(live: _Live, shard: int) -> Generator[Command, Any, str]:
     if state != layout.LIVE or build is None:
         found = "lost" if state is None else state.decode()
         raise ViewNotReady(f"Shard {shard} of generation {live.record.name} is {found}; try again when it is rebuilt.")
-    live.builds[shard] = build.decode()
+    if build != live.builds[shard].encode():
+        stored = yield ("GET", live.key)
+        if not _is_same(live, stored):
+            raise ViewNotReady(f"Generation {live.record.name} was lost and is being built again.")
+        live.builds[shard] = build.decode()
     return live.builds[shard]
+
+
+def _is_same(live: _Live, stored: bytes | None) -> bool:
+    """Whether a record is of the generation as it was opened when it was last seen, and not of one opened anew under its name."""
+    return stored is not None and Generation.decode(stored).build == live.record.build
 
 
 def _codes(live: _Live, fields: tuple[str, ...]) -> list[str]:

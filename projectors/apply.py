@@ -33,6 +33,10 @@ class ShardFailed(Exception):
     """Redis refused a call for what it found in the shard, or failed half-way; the message says which. Never sent again by itself."""
 
 
+class EvictionAllowed(Exception):
+    """Redis may throw a part of the view away to make room; the message says what to set."""
+
+
 class Applied(NamedTuple):
     """The call was carried out."""
 
@@ -103,6 +107,16 @@ class RedisStore:
         self._layout = keys
         self._marker = marker
         self._digest = b""
+
+    async def check(self) -> None:
+        """Raises EvictionAllowed, StoreUnavailable."""
+        memory = await reached(self._redis.info("memory"))
+        policy = memory.get("maxmemory_policy", "noeviction")
+        if policy != "noeviction":
+            raise EvictionAllowed(
+                f"Redis runs with maxmemory-policy {policy}, so it may drop users to make room and their counts would be lost. "
+                "Set it to noeviction: `redis-cli config set maxmemory-policy noeviction`, and in redis.conf."
+            )
 
     async def headers(self) -> Sequence[Header]:
         pipeline = self._redis.pipeline(transaction=False)

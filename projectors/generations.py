@@ -1,5 +1,6 @@
 """A generation's life: opened, built, promoted. What it holds is apply.py's; how readers find it is loaders/view.py's."""
 
+import secrets
 from collections.abc import Mapping
 from typing import Any, Protocol
 
@@ -15,8 +16,19 @@ from schema.positions import Partition, Watermark
 FIRST = "g1"
 # only a record that is still being opened: another projector may have come further
 _OPENED = "if redis.call('GET', KEYS[1]) == ARGV[1] then redis.call('SET', KEYS[1], ARGV[2]) end"
-# only a header that is there: one made by this would have no watermarks
-_PROMOTE = "if redis.call('HGET', KEYS[1], 'state') == 'building' then redis.call('HSET', KEYS[1], 'state', 'live') end"
+# only a header that is there, and of this opening: one made by this would have no watermarks
+_PROMOTE_HEADER = """
+local header = redis.call('HMGET', KEYS[1], 'state', 'build')
+if header[1] == 'building' and header[2] == ARGV[1] then redis.call('HSET', KEYS[1], 'state', 'live') end
+"""
+# only while the record is that of this opening; the pointer never without its record
+_PROMOTE = """
+local stored = redis.call('GET', KEYS[1])
+if not stored or cjson.decode(stored).build ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2])
+redis.call('SET', KEYS[2], ARGV[3])
+return 1
+"""
 
 
 class GenerationRefused(Exception):
@@ -33,8 +45,12 @@ class Build(Protocol):
     @property
     def record(self) -> Generation: ...
 
+    async def refresh(self) -> None:
+        """Read the record again: another projector may have begun anew. Raises StoreUnavailable, GenerationRefused, ShardLost."""
+        ...
+
     async def settle(self) -> None:
-        """Promote the generation if it is level. Raises StoreUnavailable, ShardLost."""
+        """Promote the generation if it is level. Raises what `refresh` raises."""
         ...
 
     def doubt(self) -> None:
@@ -64,12 +80,18 @@ class Generations:
         record = await self.read(name or FIRST)
         if record is None and name:
             raise ShardLost(f"generation {name} is live but its record is gone from Redis. Run `viewgate rebuild`.")
-        if record and record.definition != self._definition.fingerprint:
+        if record is None:
+            return None
+        self.check(record)
+        return await self._opened(record) if record.state == "opening" else record
+
+    def check(self, record: Generation) -> None:
+        """Raises GenerationRefused where it is of another definition."""
+        if record.definition != self._definition.fingerprint:
             raise GenerationRefused(
                 f"generation {record.name} was built with another definition of {self._definition.name}. "
                 "Run this projector on a generation of its own: `viewgate rebuild`."
             )
-        return record if record is None or record.state != "opening" else await self._opened(record)
 
     async def open_first(self, bounds: Mapping[Partition, tuple[int, int]], topic_ids: Mapping[str, str]) -> Generation:
         """Begin `g1` from Kafka's beginning. bounds: first and end offset of every partition. Raises GenerationRefused."""
@@ -80,6 +102,7 @@ class Generations:
             )
         record = Generation(
             name=FIRST,
+            build=secrets.token_hex(2),
             definition=self._definition.fingerprint,
             shards=layout.SHARDS,
             codes=layout.codes(self._definition),
@@ -102,7 +125,7 @@ class Generations:
             for partition, offset in record.start.items():
                 topic = partition.rpartition(":")[0]
                 pipeline.hsetnx(header, partition, Watermark(offset, 0, record.topic_ids.get(topic, "")).encode())
-            pipeline.hsetnx(header, layout.BUILD, b"0")
+            pipeline.hsetnx(header, layout.BUILD, record.build.encode())
             pipeline.hsetnx(header, layout.STATE, layout.BUILDING)
         await reached(pipeline.execute())
         opened = msgspec.structs.replace(record, state="building")
@@ -110,20 +133,22 @@ class Generations:
         await reached(self._redis.eval(_OPENED, 1, key, record.encode(), opened.encode()))
         return await self.read(record.name) or opened
 
-    async def promote(self, record: Generation, reached_offsets: Mapping[str, int]) -> Generation:
-        """Let readers see it: headers first, then the record, then the pointer. May be repeated."""
+    async def restore(self, record: Generation) -> None:
+        """Write a record that was lost, unless there is one again."""
+        await reached(self._redis.set(layout.generation_key(self._definition.name, record.name), record.encode(), nx=True))
+
+    async def promote(self, record: Generation, reached_offsets: Mapping[str, int]) -> Generation | None:
+        """Let readers see it: headers first, then record and pointer. May be repeated. None: it has been opened anew meanwhile."""
         keys = layout.Layout(self._definition.name, record.name, record.shards)
         pipeline = self._redis.pipeline(transaction=False)
         for header in keys.headers:
-            pipeline.eval(_PROMOTE, 1, header)
+            pipeline.eval(_PROMOTE_HEADER, 1, header, record.build)
         await reached(pipeline.execute())
-        live = await self._write(msgspec.structs.replace(record, state="live", promoted=dict(reached_offsets)))
-        await reached(self._redis.set(layout.live_key(self._definition.name), record.name))
-        return live
-
-    async def _write(self, record: Generation) -> Generation:
-        await reached(self._redis.set(layout.generation_key(self._definition.name, record.name), record.encode()))
-        return record
+        live = msgspec.structs.replace(record, state="live", promoted=dict(reached_offsets))
+        view = self._definition.name
+        names = (layout.generation_key(view, record.name), layout.live_key(view))
+        done = await reached(self._redis.eval(_PROMOTE, 2, *names, record.build, live.encode(), record.name))
+        return live if done else None
 
 
 class RedisBuild:
@@ -136,16 +161,29 @@ class RedisBuild:
     def doubt(self) -> None:
         self._promoted = False
 
+    async def refresh(self) -> None:
+        record = await self._generations.read(self.record.name)
+        if record is None:
+            await self._restore()
+        else:
+            self._generations.check(record)
+            self.record = record
+
     async def settle(self) -> None:
         live = await self._generations.live()
-        if live is not None:
-            self.record = await self._generations.read(self.record.name) or self.record
-            if self._promoted or live != self.record.name:
-                return
+        await self.refresh()
+        if live is not None and (self._promoted or live != self.record.name):
+            return
         offsets = _reached(self.record, [header.watermarks for header in await self._present()])
         if all(offsets[partition] >= end for partition, end in self.record.level.items()):
-            self.record = await self._generations.promote(self.record, self.record.promoted or offsets)
-            self._promoted = True
+            promoted = await self._generations.promote(self.record, self.record.promoted or offsets)
+            self.record, self._promoted = promoted or self.record, promoted is not None
+
+    async def _restore(self) -> None:
+        """The record alone was lost, with the node that held it: what every shard still bears is as it was."""
+        if any(header.build != self.record.build for header in await self._present()):
+            raise ShardLost(f"the record of generation {self.record.name} is gone from Redis. Run `viewgate rebuild`.")
+        await self._generations.restore(self.record)
 
     async def _present(self) -> list[Header]:
         headers = list(await self._store.headers())

@@ -13,6 +13,8 @@ from projectors.topic_ids import topic_ids
 from schema.positions import Partition
 
 WAIT_MS = 100
+# aiokafka's wait goes on while the group rebalances, and the group waits for our `on_partitions_revoked`
+LONGEST_WAIT_SECONDS = 0.2
 LET_GO_SECONDS = 10.0
 log = structlog.stdlib.get_logger()
 
@@ -111,7 +113,11 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             return changed
         self._let_go.set()
         try:
-            fetched = await self._consumer.getmany(timeout_ms=WAIT_MS)
+            # nothing is lost by the time-out: records leave aiokafka's buffer after the last await
+            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                fetched = await self._consumer.getmany(timeout_ms=WAIT_MS)
+        except TimeoutError:
+            return Fetched()
         except OffsetOutOfRangeError as error:
             raise RetentionPassed(f"Kafka no longer has what comes next ({error}). Run `viewgate rebuild`.") from error
         batches = [await self._batch(partition, fetched) for partition in list(self._starts)]

@@ -123,6 +123,8 @@ class Projector:
     async def _take(self, partitions: Sequence[Partition]) -> None:
         """Read the watermarks and go on from the lowest."""
         headers = await self._store.headers()
+        # after the headers: should another generation have been opened under this name, it is that one's record
+        await self._build.refresh()
         self._builds = [header.build or "" for header in headers]
         ids = await self._log.ids({partition.topic for partition in partitions})
         bounds = await self._log.bounds(partitions)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from schema.fields import Aggregate, Column, Count, Kind, Row, Sum
+from schema.fields import Aggregate, Column, Count, Form, Kind, PositionKind, Row, Sum
 
 SCALARS: tuple[type, ...] = (str, int, float, bool, datetime)
 
@@ -160,6 +160,10 @@ def _check_source(line: str, row: type[Row]) -> None:
     if not hasattr(row, "source"):
         raise DefinitionError(f'{line}: {row.__name__} has no topic; write class {row.__name__}(Row, topic="…", key="…").')
     _known(line, row, _column_types(row), row.source.key)
+    for word, value, known in (("form", row.source.form, Form), ("position", row.source.position, PositionKind)):
+        if value not in get_args(known):
+            there_is = ", ".join(get_args(known))
+            raise DefinitionError(f"{line}: {row.__name__} says {word}={value!r}, which cannot be read; there is {there_is}.")
 
 
 def _check_column(line: str, field: Field, kind: Column, columns: dict[str, tuple[Any, bool]]) -> None:

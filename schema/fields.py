@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 from msgspec import Struct, StructMeta
 
 Form = Literal["envelope"]
-PositionKind = Literal["offset", "debezium"]
+PositionKind = Literal["offset"]
 
 
 @dataclass(frozen=True, slots=True)

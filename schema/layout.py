@@ -1,14 +1,15 @@
 """Where a view is in Redis: keys, shards, field codes, value encoding. The only place that formats a key.
 
-    <view>:live                         name of the live generation; gateways watch it
-    <view>:generation:<g>               its record (schema/generation.py)
-    <view>:progress:<g>                 hash: partition → Unix ms up to which the view has it
+    {<view>}:live                       name of the live generation; gateways watch it
+    {<view>}:generation:<g>             its record (schema/generation.py)
+    {<view>}:progress:<g>               hash: partition → Unix ms up to which the view has it
     <view>:<g>:{tag}                    header of a shard, hash: state, build, and a watermark per partition
     <view>:<g>.<build>:{tag}:<id>       one row of the view, hash: field code → JSON fragment
     <view>:<g>.<build>:{tag}@<name>:<v> claimants of value v of lookup field <name>, hash: id → when claimed
     <view>:cache:…                      cache-aside's own
 
 A shard's header, rows and claimants share the hash tag, so one slot, so one script may touch them and they are lost together.
+So do the pointer to the live generation and the records.
 """
 
 import binascii
@@ -104,11 +105,11 @@ def tags(shards: int) -> tuple[str, ...]:
 
 
 def live_key(view: str) -> str:
-    return f"{_word(view)}:live"
+    return f"{{{_word(view)}}}:live"
 
 
 def generation_key(view: str, generation: str) -> str:
-    return f"{_word(view)}:generation:{generation}"
+    return f"{{{_word(view)}}}:generation:{generation}"
 
 
 def cache_key(view: str, by: str, value: str) -> str:
@@ -121,7 +122,7 @@ class Layout:
     def __init__(self, view: str, generation: str, shards: int) -> None:
         self.view, self.generation, self.shards = view, generation, shards
         self.headers: tuple[str, ...] = tuple(f"{_word(view)}:{generation}:{{{tag}}}" for tag in tags(shards))
-        self.progress: str = f"{_word(view)}:progress:{generation}"
+        self.progress: str = f"{{{_word(view)}}}:progress:{generation}"
 
     def shard(self, key: str) -> int:
         return zlib.crc32(key.encode()) % self.shards
@@ -141,8 +142,8 @@ class Layout:
     @staticmethod
     def row_id(key: str) -> str | None:
         """The id in a row's key, None for a key of another sort."""
-        rest = key.partition("}")[2]
-        return rest[1:] if rest.startswith(":") else None
+        head, _, rest = key.partition("}")
+        return rest[1:] if rest.startswith(":") and not head.startswith("{") else None
 
 
 def _word(view: str) -> str:

@@ -45,6 +45,16 @@ class Keyless(Row, topic="keyless", key="no_such"):
     shop_id: int
 
 
+class Paired(Row, topic="paired", key="sale_id", position="debezium"):
+    sale_id: int
+    shop_id: int
+
+
+class Facts(Row, topic="facts", key="sale_id", form="facts"):
+    sale_id: int
+    shop_id: int
+
+
 class Weighed(Row, topic="weighed", key="kilos"):
     kilos: float
     name: str
@@ -97,6 +107,12 @@ REFUSED: dict[str, tuple[str, Any, str]] = {
     "infinity where a number is": ("heavy", count(kilos=math.inf), r"where=\{'kilos': inf\} can never be true"),
     "a time without a zone": ("new", count(sold_at=datetime(2026, 1, 1)), r"where=\{'sold_at': .*\} can never be true: times have a zone"),
     "a row without a topic": ("sales", count(row=Homeless), r'Homeless has no topic; write class Homeless\(Row, topic="…", key="…"\)'),
+    "a position that cannot be read": (
+        "sales",
+        count(row=Paired),
+        "Paired says position='debezium', which cannot be read; there is offset",
+    ),
+    "a form that cannot be read": ("sales", count(row=Facts), "Facts says form='facts', which cannot be read; there is envelope"),
     "a lookup that may be null": ("motto", Annotated[str | None, Column(Shops, lookup=True)], "lookup= needs a column that is never null"),
     "a lookup by a time": ("opened_at", Annotated[datetime, Column(Shops, lookup=True)], "lookup= and prefix= are for strings"),
     "a prefix of a time": ("opened_at", Annotated[datetime, Column(Shops, prefix="2")], "lookup= and prefix= are for strings"),

@@ -56,7 +56,7 @@ async def test_ctrl_c_ends_a_demo_that_was_audited_under_live_changes_and_leaves
         environment = addresses(log.read_text())
         assert "0 mismatches" in await audited(folder, environment, 0)
         redis = Redis.from_url(environment["VIEWGATE_REDIS_URL"])
-        (key,) = [key async for key in redis.scan_iter("user:g1.0:{*}:4999")]
+        (key,) = [key async for key in redis.scan_iter("user:g1.*:{*}:4999")]
         await redis.hset(key, "1", '"Mallory"')
         await redis.aclose()
         assert '4999: name is "Mallory" in the view' in await audited(folder, environment, 1)

@@ -10,7 +10,7 @@ from app.cli import CommandError
 from app.settings import Settings, read_settings
 from app.telemetry import ProjectorMetrics, set_up_logs
 from app.worker import TopicsMissing, work
-from projectors.apply import ShardFailed
+from projectors.apply import EvictionAllowed, ShardFailed
 from projectors.generations import GenerationRefused, ShardLost
 from projectors.log import RetentionPassed
 from projectors.reading import SourceChanged
@@ -18,7 +18,7 @@ from schema.definition import read_definition
 from schema.user import UserView
 
 # each stops the projector with a sentence that says what a person has to do
-STOPS = (GenerationRefused, RetentionPassed, ShardFailed, ShardLost, SourceChanged, TopicsMissing)
+STOPS = (EvictionAllowed, GenerationRefused, RetentionPassed, ShardFailed, ShardLost, SourceChanged, TopicsMissing)
 
 
 def project() -> None:

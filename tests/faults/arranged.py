@@ -141,16 +141,17 @@ class World:
         await self.begin()
         await (await self.owner()).level()
 
-    async def begin(self) -> Generation:
+    async def begin(self, build: str = "0") -> Generation:
         """The record of generation g1, with few shards, as it is before the headers are written."""
         record = Generation(
             "g1",
+            build,
             self.definition.fingerprint,
             self.shards,
             layout.codes(self.definition),
             layout.prefixes(self.definition),
             start={str(partition): 0 for partition in self.topics.partitions},
-            level={str(partition): 0 for partition in self.topics.partitions},
+            level={str(partition): end for partition, end in self.topics.ends.items()},
             topic_ids=self.topics.ids,
         )
         await self.redis.set(layout.generation_key(self.definition.name, "g1"), record.encode())

@@ -3,7 +3,7 @@
 half      of a batch's calls sent, the rest not             checkpoint  a batch applied, its checkpoint not begun
 answer    all calls of a batch sent, no answer acted upon    commit      a checkpoint written, nothing told to Kafka
 headers   half of the headers of a new generation written    promote     half of the headers promoted
-pointer   headers and record promoted, the pointer not set   never       lives until somebody else kills it
+pointer   headers promoted, record and pointer not           never       lives until somebody else kills it
 
 SESSION_MS in the environment: how long Kafka waits for a member that has gone silent. DROPPED: a file to which the number of
 duplicates is appended each time some are dropped, for the metrics of one that was killed cannot be asked.
@@ -25,6 +25,7 @@ from redis.asyncio.client import Pipeline
 from app import worker
 from app.commands import project
 from app.telemetry import ProjectorMetrics
+from projectors import generations
 from projectors.apply import RedisStore, Reply
 from projectors.calls import Call
 from projectors.log import KafkaLog
@@ -85,7 +86,7 @@ class Metrics(ProjectorMetrics):
                 dropped.write(f"{changes}\n")
 
 
-_execute, _set = Pipeline.execute, Redis.set
+_execute, _eval = Pipeline.execute, Redis.eval
 
 
 async def execute(pipeline: Any, raise_on_error: bool = True) -> list[Any]:
@@ -99,10 +100,11 @@ async def execute(pipeline: Any, raise_on_error: bool = True) -> list[Any]:
     return await _execute(pipeline, raise_on_error)
 
 
-async def set_(redis: Any, name: str, *args: Any, **options: Any) -> Any:
-    if name.endswith(":live"):
+def eval_(redis: Any, script: str, *args: Any) -> Any:
+    """An awaitable, or a pipeline that has queued the command."""
+    if script == generations._PROMOTE and not isinstance(redis, Pipeline):
         death.come_at("pointer")
-    return await _set(redis, name, *args, **options)
+    return _eval(redis, script, *args)
 
 
 def main() -> None:
@@ -114,7 +116,7 @@ def main() -> None:
         patch.object(worker, "AIOKafkaConsumer", consumer),
         patch.object(project, "ProjectorMetrics", Metrics),
         patch.object(Pipeline, "execute", execute),
-        patch.object(Redis, "set", set_),
+        patch.object(Redis, "eval", eval_),
     ):
         project.project()
 

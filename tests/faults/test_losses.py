@@ -1,14 +1,18 @@
 """A Redis that forgets: rolled back by a failover, come back empty, or short of a shard."""
 
+import math
 import random
 
+import msgspec
 import pytest
 
+from loaders.view import ViewLoader
 from projectors.apply import StoreUnavailable
-from projectors.generations import ShardLost
-from schema.loader import ViewNotReady
+from projectors.generations import GenerationRefused, Generations, ShardLost
+from schema import layout
+from schema.loader import Read, ViewNotReady
 from schema.user import Users
-from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Tables, World, follow, user
+from tests.faults.arranged import CHECKPOINT_SECONDS, NAMES, Fields, Owner, Tables, World, follow, user
 from tests.faults.memory import Rounds
 from tests.faults.snapshots import dump, lose, restore
 from tests.faults.stores import Halting, go_on
@@ -127,6 +131,66 @@ async def test_an_empty_redis_is_never_read_as_zeros_and_stops_the_loop(world: W
     with pytest.raises(ShardLost):
         await owner.level()
     assert await world.redis.dbsize() == 0
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50])
+async def test_one_that_outlived_an_empty_redis_shows_nothing_of_what_another_has_begun_until_it_is_level(world: World, limit: int) -> None:
+    """What the old one knows of the generation was reached long ago, and its readers know where the old rows were."""
+    old, reader = await populated(world), ViewLoader(world.redis, world.definition)
+    assert await answered(world, reader) == world.counted()
+    # it looks at the pointer once a second: this is within that second
+    reader._watch_at = math.inf
+    await world.redis.flushall()
+    await world.begin("again")
+    heir = await world.owner(limit=limit)
+    refused = 0
+    for _ in range(200):
+        for owner in (heir, old):
+            owner.clock.seconds += CHECKPOINT_SECONDS
+            await owner.step()
+            for reading in (reader, ViewLoader(world.redis, world.definition)):
+                try:
+                    assert await answered(world, reading) == world.counted()
+                except ViewNotReady:
+                    refused += 1
+    assert refused > 1
+    await world.exact()
+    assert await answered(world, reader) == world.counted()
+
+
+async def answered(world: World, reader: ViewLoader) -> dict[str, Fields | None]:
+    ids = [str(key) for key in sorted(world.users)]
+    rows = (await reader.load([Read("id", key, NAMES) for key in ids])).rows
+    return {key: None if row is None else dict(zip(NAMES, row, strict=True)) for key, row in zip(ids, rows, strict=True)}
+
+
+async def test_one_that_outlived_an_empty_redis_does_not_write_what_was_begun_with_another_definition(world: World) -> None:
+    old = await populated(world)
+    await world.redis.flushall()
+    record = msgspec.structs.replace(await world.begin("again"), definition="another")
+    await Generations(world.redis, world.definition)._opened(record)
+    await world.redis.set(layout.generation_key(world.definition.name, "g1"), record.encode())
+    before = await dump(world.redis, world.keys)
+    more(world)
+    with pytest.raises(GenerationRefused, match="another definition"):
+        await old.level()
+    assert (await dump(world.redis, world.keys)).values == before.values
+
+
+async def test_a_record_that_was_lost_alone_is_written_again(world: World) -> None:
+    owner = await populated(world)
+    lost = (layout.generation_key(world.definition.name, "g1"), layout.live_key(world.definition.name))
+    assert await world.redis.delete(*lost) == 2
+    with pytest.raises(ViewNotReady):
+        await world.shown()
+    more(world)
+    await owner.level()
+    await world.exact()
+    # but not over shards that were begun anew: whose record it was is not known
+    assert await world.redis.delete(*lost) == 2
+    await world.redis.hset(world.keys.headers[1], "build", "again")
+    with pytest.raises(ShardLost, match="record of generation g1 is gone"):
+        await owner.level()
 
 
 async def test_a_lost_shard_stops_the_projector_and_the_others_still_answer(world: World) -> None:

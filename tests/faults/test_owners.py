@@ -23,8 +23,10 @@ async def two(road: Road) -> list[asyncio.subprocess.Process]:
     return started
 
 
-async def members(road: Road, count: int) -> None:
-    """Raises NotReadyError until the group is at rest with so many."""
+async def members(road: Road, count: int, traffic: Traffic | None = None) -> None:
+    """Raises NotReadyError until the group is at rest with so many. traffic: goes on meanwhile."""
+    if traffic:
+        traffic.publish(10)
     admin = AIOKafkaAdminClient(bootstrap_servers=road.settings.kafka_bootstrap)
     await admin.start()
     try:
@@ -48,8 +50,8 @@ async def test_a_projector_told_to_end_hands_over_at_once(kafka_at: Server, redi
         async with asyncio.timeout(5):
             assert await leaving.wait() == 0
         traffic.publish(2000)
-        # sooner than Kafka would have given up one that had gone without a word
-        await until(lambda: members(road, 1), 4)
+        # sooner than Kafka would have given up one that had gone without a word, and than one waits that does not let go
+        await until(lambda: members(road, 1, traffic), 4)
         await road.sunk()
         assert await road.agree(20) > 100
         assert staying.returncode is None

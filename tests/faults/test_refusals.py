@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.process import NotReadyError, free_port, until
-from projectors.apply import ShardFailed
+from projectors.apply import EvictionAllowed, ShardFailed
 from schema.loader import ViewNotReady
 from schema.user import Users
 from tests.conftest import CACHE
@@ -166,6 +166,20 @@ async def _waited(seconds: float, running: "asyncio.Task[None]") -> None:
 async def _exact(world: World) -> None:
     if await world.shown() != world.counted():
         raise NotReadyError("the view differs")
+
+
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
+async def test_a_redis_that_may_throw_users_away_is_refused_with_what_to_set(world: World, redis: Redis, policy: str) -> None:
+    store = (await world.owner()).store
+    await told(redis, "CONFIG", "SET", "maxmemory-policy", policy)
+    try:
+        if policy == "noeviction":
+            await store.check()
+        else:
+            with pytest.raises(EvictionAllowed, match=f"maxmemory-policy {policy}.*config set maxmemory-policy noeviction"):
+                await store.check()
+    finally:
+        await told(redis, "CONFIG", "SET", "maxmemory-policy", "noeviction")
 
 
 async def test_a_script_that_redis_forgot_between_two_batches_is_loaded_again(world: World, redis: Redis) -> None:

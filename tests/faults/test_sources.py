@@ -28,13 +28,16 @@ async def test_an_empty_redis_is_built_again_from_kafkas_beginning_and_never_rea
         await road.sunk()
         rows = await road.agree()
         final = await road.in_view()
+        # one reader throughout: it knows where the rows were
+        reader = road.view
+        await reader.ready()
         await road.redis.flushall()
         seen = 0
 
         async def back() -> None:
             nonlocal seen
             try:
-                found = (await road.view.load([Read("id", key, NAMES) for key in final])).rows
+                found = (await reader.load([Read("id", key, NAMES) for key in final])).rows
             except ViewNotReady:
                 seen += 1
                 raise NotReadyError("the view is not ready") from None

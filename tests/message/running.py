@@ -68,7 +68,7 @@ async def spoil(road: Road, row_id: str, field: str, fragment: bytes) -> None:
     record = await Generations(road.redis, road.definition).read("g1")
     assert record is not None
     keys_ = Layout(road.definition.name, record.name, record.shards)
-    added = await road.redis.hset(keys_.rows_prefix(keys_.shard(row_id), "0") + row_id, record.codes[field], fragment)
+    added = await road.redis.hset(keys_.rows_prefix(keys_.shard(row_id), record.build) + row_id, record.codes[field], fragment)
     assert added == 0, "there was no such field to change"
 
 

@@ -46,7 +46,7 @@ class Kept:
         self._redis, self._definition = redis, history.definition
         codes, prefixes = layout.codes(self._definition), layout.prefixes(self._definition)
         start = {str(partition): 0 for partition in history.logs}
-        self.record = Generation("g1", self._definition.fingerprint, SHARDS, codes, prefixes, start, {}, {})
+        self.record = Generation("g1", "0", self._definition.fingerprint, SHARDS, codes, prefixes, start, {}, {})
         self._packing = Packing(self._definition, self.record)
         self._store = RedisStore(redis, self._packing.layout, self._packing.marker)
 

@@ -224,7 +224,7 @@ def test_a_watermark_never_goes_back(steps: list[tuple[int, int]]) -> None:
 async def written(redis: Redis) -> str:
     """WHOLE with four large counts, written as a projector writes it; the key of its hash."""
     codes, prefixes = layout.codes(DEFINITION), layout.prefixes(DEFINITION)
-    packing = Packing(DEFINITION, Generation("g1", DEFINITION.fingerprint, layout.SHARDS, codes, prefixes, {}, {}, {}))
+    packing = Packing(DEFINITION, Generation("g1", "0", DEFINITION.fingerprint, layout.SHARDS, codes, prefixes, {}, {}, {}))
     key = WHOLE.user_id
     shard = packing.layout.shard(str(key))
     partition, start = Partition("t", 0), Watermark(0, 0, "")

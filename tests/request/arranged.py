@@ -83,7 +83,7 @@ class View:
 
     def __post_init__(self) -> None:
         codes, prefixes = layout.codes(self.definition), layout.prefixes(self.definition)
-        self.record = Generation(self.name, self.definition.fingerprint, layout.SHARDS, codes, prefixes, {}, {}, {}, "live")
+        self.record = Generation(self.name, self.build, self.definition.fingerprint, layout.SHARDS, codes, prefixes, {}, {}, {}, "live")
         self.keys = layout.Layout(self.definition.name, self.name, layout.SHARDS)
 
     async def write(self, users: Sequence[User]) -> None:
