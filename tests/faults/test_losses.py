@@ -5,14 +5,16 @@ import random
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 
 from loaders.view import ViewLoader
 from projectors.apply import StoreUnavailable
 from projectors.generations import GenerationRefused, Generations, ShardLost
 from schema import layout
 from schema.loader import Read, ViewNotReady
+from schema.positions import Partition
 from schema.user import Users
-from tests.faults.arranged import CHECKPOINT_SECONDS, NAMES, Fields, Owner, Tables, World, follow, user
+from tests.faults.arranged import CHECKPOINT_SECONDS, DEFINITION, NAMES, Fields, Owner, Tables, World, follow, user
 from tests.faults.memory import Rounds
 from tests.faults.snapshots import dump, lose, restore
 from tests.faults.stores import Halting, go_on
@@ -162,6 +164,27 @@ async def answered(world: World, reader: ViewLoader) -> dict[str, Fields | None]
     ids = [str(key) for key in sorted(world.users)]
     rows = (await reader.load([Read("id", key, NAMES) for key in ids])).rows
     return {key: None if row is None else dict(zip(NAMES, row, strict=True)) for key, row in zip(ids, rows, strict=True)}
+
+
+async def test_a_late_promotion_does_not_touch_what_was_begun_anew(world: World) -> None:
+    generations = Generations(world.redis, world.definition)
+    old = await generations.read("g1")
+    assert old is not None
+    await world.redis.flushall()
+    await world.begin("again")
+    await world.owner()
+    before = await dump(world.redis, world.keys)
+    # it had found it level when Redis came back empty
+    assert await generations.promote(old, {}) is None
+    assert (await dump(world.redis, world.keys)).values == before.values
+
+
+async def test_no_two_openings_bear_the_same_build(redis: Redis) -> None:
+    builds = set()
+    for _ in range(4):
+        await redis.flushall()
+        builds.add((await Generations(redis, DEFINITION).open_first({Partition("users", 0): (0, 0)}, {})).build)
+    assert len(builds) == 4
 
 
 async def test_one_that_outlived_an_empty_redis_does_not_write_what_was_begun_with_another_definition(world: World) -> None:

@@ -84,6 +84,19 @@ async def test_a_generation_that_was_dropped_is_left_at_once(view: View) -> None
     assert (rows.rows, rows.generation) == ([[b"42"]], "g2")
 
 
+async def test_a_generation_begun_anew_under_its_old_name_is_read_by_its_new_record(view: View) -> None:
+    reading = loader(view.redis)
+    await reading.load([Read("id", "1", ())])
+    await view.redis.flushall()
+    anew = View(view.redis, build="again")
+    codes = anew.record.codes
+    codes["tweet_count"], codes["follower_count"] = codes["follower_count"], codes["tweet_count"]
+    await anew.write(USERS)
+    # within the second in which it does not look at the pointer
+    for read in (Read("id", "1", ("tweet_count", "follower_count")), Read("username", "ada", ("tweet_count", "follower_count"))):
+        assert (await reading.load([read])).rows == [[b"3", b"5"]]
+
+
 async def test_an_empty_redis_is_not_ready(redis: Redis) -> None:
     with pytest.raises(ViewNotReady):
         await loader(redis).load([Read("id", "1", ())])
