@@ -9,7 +9,7 @@ from aiokafka import AIOKafkaConsumer
 
 from bench.events import Counts
 
-# of one partition at a time, compressed: TODO
+# of each partition, compressed: what aiokafka asks for when it is told nothing, and so what app/worker.py asks for
 FETCH_BYTES = 1 << 20
 
 

@@ -35,7 +35,7 @@ MODES = ("view", "cache-aside", "sql")
 QUERY = '{ user(id: "1") { username name location joinedAt tweetCount followingCount followerCount likeCount } }'
 PARTITIONS = 6
 CACHE = Path(".cache").absolute()
-console = Console()
+console = Console(highlight=False, soft_wrap=True)
 
 
 def demo(
@@ -187,17 +187,17 @@ async def _ask(port: int, mode: str) -> tuple[httpx.Response, float]:
 
 async def _show(port: int, level_seconds: float) -> None:
     url = f"http://127.0.0.1:{port}/graphql"
-    console.print(f"\n[bold]GraphQL at {url}[/] (sink and projector level after {level_seconds:.1f} s)\n\n{QUERY}\n", highlight=False)
+    console.print(f"\n[bold]GraphQL at {url}[/] (sink and projector level after {level_seconds:.1f} s)\n\n{QUERY}\n")
     given: dict[str, Mapping[str, object]] = {}
     for mode in MODES:
         await _ask(port, mode)
         answer, ms = await _ask(port, mode)
         given[mode] = answer.json()
-        console.print(f"{mode:>12} {ms:6.1f} ms  {json.dumps(given[mode], ensure_ascii=False)}", highlight=False, soft_wrap=True)
+        console.print(f"{mode:>12} {ms:6.1f} ms  {json.dumps(given[mode], ensure_ascii=False)}")
     if any("errors" in answer or answer != given["sql"] for answer in given.values()):
         raise ServerError("The modes do not answer alike. That is a bug: please report it with the output above.")
     body = json.dumps({"query": QUERY})
-    console.print(f"\ncurl {url} -H 'content-type: application/json' -d '{body}'\n", highlight=False, soft_wrap=True)
+    console.print(f"\ncurl {url} -H 'content-type: application/json' -d '{body}'\n")
 
 
 async def _watch(processes: list[Process], stop: asyncio.Event) -> None:

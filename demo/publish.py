@@ -30,6 +30,8 @@ class Publisher:
                 "linger.ms": 5,
                 "partitioner": "murmur2_random",
                 "queue.buffering.max.messages": 200_000,
+                # what librdkafka tries again by itself is not news; what fails in the end is told by `flush`
+                "log_level": 2,
             }
         )
 
