@@ -7,16 +7,19 @@
 --   effects = { counts = { {code, delta, delta, …}, … }, zeros = {code, …}, columns = {code, …},
 --               profiles = { {code, fragment, …} or {} for a deleted one, … }, claims = { {id, "ts_ms:offset"} or {id}, … } }
 -- Returns 1 when applied, else what is stored: build, then the n watermarks (nil: absent).
--- All that can fail is checked before the first write, for Redis does not roll back. Should a write fail all the same, the
+-- All that can fail is checked before the first write, for Redis does not roll back. The first write is the watermarks': where Redis takes
+-- no writes (full, read-only, short of replicas), it says so here, and nothing is changed. Should a later write fail all the same, the
 -- shard's state becomes "failed": no call is applied to it again, so nothing counts twice, until it is rebuilt.
 local n = tonumber(ARGV[3])
 if redis.call('HGET', KEYS[1], 'state') == 'failed' then return redis.error_reply('VIEWGATE ' .. KEYS[1] .. ' failed earlier: rebuild') end
-local fields, same = {'build'}, true
+local fields, moved = {'build'}, {}
 for i = 1, n do fields[i + 1] = ARGV[1 + 3 * i] end
 local stored = redis.call('HMGET', KEYS[1], unpack(fields))
-if stored[1] ~= ARGV[1] then same = false end
+local same = stored[1] == ARGV[1]
 for i = 1, n do
-  if stored[i + 1] ~= ARGV[2 + 3 * i] then same = false end
+  local expected, new = ARGV[2 + 3 * i], ARGV[3 + 3 * i]
+  if stored[i + 1] ~= expected then same = false end
+  if new ~= expected then moved[#moved + 1] = ARGV[1 + 3 * i]; moved[#moved + 1] = new end
 end
 if not same then return stored end
 
@@ -36,6 +39,12 @@ end
 for i = place + 1, #KEYS do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'hash' and kind ~= 'none' then return redis.error_reply('VIEWGATE ' .. KEYS[i] .. ' holds a ' .. kind .. ', not a hash') end
+end
+
+if #moved > 0 then
+  local answer = redis.pcall('HSET', KEYS[1], unpack(moved))
+  -- Redis 6 puts the line of the script before the error's code
+  if type(answer) == 'table' then return redis.error_reply((string.gsub(answer.err, '^@user_script: %d+: %-?', ''))) end
 end
 
 local function write()
@@ -72,9 +81,6 @@ local function write()
       end
       if empty then redis.call('DEL', key) end
     end
-  end
-  for i = 1, n do
-    if ARGV[3 + 3 * i] ~= ARGV[2 + 3 * i] then redis.call('HSET', KEYS[1], ARGV[1 + 3 * i], ARGV[3 + 3 * i]) end
   end
 end
 

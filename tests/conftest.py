@@ -36,6 +36,14 @@ async def kafka_at(servers_folder: Path) -> AsyncIterator[Server]:
 
 
 @pytest.fixture(scope="session")
+def apache_kafka_at(kafka_at: Server) -> Server:
+    """Not librdkafka's mock broker: it deletes nothing, and forms no group of two."""
+    if kafka_at.kind == "embedded":
+        pytest.skip("needs Apache Kafka: librdkafka's mock broker has no groups of two members, and deletes no records and no topics")
+    return kafka_at
+
+
+@pytest.fixture(scope="session")
 async def redis_at(servers_folder: Path) -> AsyncIterator[Server]:
     async with _running(redis_server.start(servers_folder, CACHE, say=print)) as server:
         yield server

@@ -40,8 +40,8 @@ async def members(road: Road, count: int, traffic: Traffic | None = None) -> Non
         raise NotReadyError(f"the group is {state}, with {len(found)} members")
 
 
-async def test_a_projector_told_to_end_hands_over_at_once(kafka_at: Server, redis_at: Server, postgres_at: Server) -> None:
-    async with open_road(kafka_at, redis_at, postgres_at) as road:
+async def test_a_projector_told_to_end_hands_over_at_once(apache_kafka_at: Server, redis_at: Server, postgres_at: Server) -> None:
+    async with open_road(apache_kafka_at, redis_at, postgres_at) as road:
         traffic = Traffic(road, seed=1)
         traffic.publish(2000)
         leaving, staying = await two(road)
@@ -58,9 +58,9 @@ async def test_a_projector_told_to_end_hands_over_at_once(kafka_at: Server, redi
 
 
 async def test_a_projector_frozen_until_another_took_over_adds_nothing_when_it_wakes(
-    kafka_at: Server, redis_at: Server, postgres_at: Server
+    apache_kafka_at: Server, redis_at: Server, postgres_at: Server
 ) -> None:
-    async with open_road(kafka_at, redis_at, postgres_at) as road:
+    async with open_road(apache_kafka_at, redis_at, postgres_at) as road:
         traffic = Traffic(road, seed=2)
         zombie, heir = await two(road)
         traffic.publish(4000)

@@ -19,9 +19,9 @@ from tests.road import Road, open_road
 
 @pytest.mark.parametrize("projectors", [1, 2])
 async def test_an_empty_redis_is_built_again_from_kafkas_beginning_and_never_read_as_zeros(
-    kafka_at: Server, redis_at: Server, postgres_at: Server, projectors: int
+    apache_kafka_at: Server, redis_at: Server, postgres_at: Server, projectors: int
 ) -> None:
-    async with open_road(kafka_at, redis_at, postgres_at) as road:
+    async with open_road(apache_kafka_at, redis_at, postgres_at) as road:
         traffic = Traffic(road, seed=3, users=60)
         traffic.publish(3000)
         running = [await road.project() for _ in range(projectors)]
@@ -52,12 +52,12 @@ async def test_an_empty_redis_is_built_again_from_kafkas_beginning_and_never_rea
 
 
 async def test_retention_that_passed_the_watermark_stops_the_projector(
-    kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
+    apache_kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
 ) -> None:
-    async with open_road(kafka_at, redis_at, postgres_at, partitions=1) as road:
+    async with open_road(apache_kafka_at, redis_at, postgres_at, partitions=1) as road:
         await built_and_left(road)
-        ends = await end_offsets(kafka_at.address, road.definition.topics)
-        admin = await opened(kafka_at.address)
+        ends = await end_offsets(apache_kafka_at.address, road.definition.topics)
+        admin = await opened(apache_kafka_at.address)
         try:
             await admin.delete_records({TopicPartition(*p): RecordsToDelete(end) for p, end in ends.items()})
         finally:
@@ -66,15 +66,15 @@ async def test_retention_that_passed_the_watermark_stops_the_projector(
         await stopped(await road.start("-m", "app", "project", said=tmp_path / "said"), tmp_path / "said", "retention has passed")
 
 
-async def test_retention_short_of_the_watermark_hurts_nothing(kafka_at: Server, redis_at: Server, postgres_at: Server) -> None:
-    async with open_road(kafka_at, redis_at, postgres_at, partitions=1) as road:
+async def test_retention_short_of_the_watermark_hurts_nothing(apache_kafka_at: Server, redis_at: Server, postgres_at: Server) -> None:
+    async with open_road(apache_kafka_at, redis_at, postgres_at, partitions=1) as road:
         traffic = await built_and_left(road, more=0)
-        admin = await opened(kafka_at.address)
+        admin = await opened(apache_kafka_at.address)
         try:
             await admin.delete_records(
                 {
                     TopicPartition(*p): RecordsToDelete(end)
-                    for p, end in (await end_offsets(kafka_at.address, road.definition.topics)).items()
+                    for p, end in (await end_offsets(apache_kafka_at.address, road.definition.topics)).items()
                 }
             )
         finally:
@@ -86,18 +86,18 @@ async def test_retention_short_of_the_watermark_hurts_nothing(kafka_at: Server, 
 
 
 async def test_a_topic_deleted_and_made_anew_stops_the_projector(
-    kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
+    apache_kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
 ) -> None:
-    async with open_road(kafka_at, redis_at, postgres_at, partitions=1) as road:
+    async with open_road(apache_kafka_at, redis_at, postgres_at, partitions=1) as road:
         await built_and_left(road)
         topic = f"{road.settings.topic_prefix}likes"
-        admin = await opened(kafka_at.address)
+        admin = await opened(apache_kafka_at.address)
         try:
             await admin.delete_topics([topic])
             await until(lambda: gone(admin, topic), 20)
         finally:
             await admin.close()
-        await create_topics(kafka_at.address, {topic: 1})
+        await create_topics(apache_kafka_at.address, {topic: 1})
         process = await road.start("-m", "app", "project", said=tmp_path / "said")
         await stopped(process, tmp_path / "said", "was deleted and made anew")
 

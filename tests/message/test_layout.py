@@ -77,8 +77,6 @@ async def cluster(redis_at: Server, tmp_path: Path) -> AsyncIterator[Redis]:
         "127.0.0.1",
         "--cluster-enabled",
         "yes",
-        "--cluster-port",
-        str(free_port()),
         "--dir",
         str(tmp_path),
     )

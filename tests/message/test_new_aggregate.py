@@ -85,7 +85,9 @@ async def test_the_line_is_audited(road: Road) -> None:
 
 
 async def test_a_projector_without_the_line_refuses_the_generation_that_has_it(road: Road) -> None:
-    without = Road(read_definition(user.UserView, road.definition.topic_prefix), road.settings, road.publisher, road.redis, road.pool)
+    definition = read_definition(user.UserView, road.definition.topic_prefix)
+    settings = road.settings.model_copy(update={"consumer_group": f"{road.settings.consumer_group}-without"})
+    without = Road(definition, settings, road.publisher, road.redis, road.pool)
     with pytest.raises(GenerationRefused, match="built with another definition of User"):
         async with projecting(without) as running:
             await running
