@@ -25,7 +25,7 @@ LOGGING = Path(__file__).with_name("log4j2.properties")
 MOCK = Path(__file__).with_name("mock_kafka.py")
 CAVEAT = (
     "librdkafka's mock broker. In memory: nothing outlives it, a partition keeps its newest 5 MiB, every topic has 4 partitions, "
-    "and nothing compacts. Good for a look, not for a judgement."
+    "nothing compacts, and projectors cannot share the partitions. Good for a look, not for a judgement."
 )
 PROPERTIES = """\
 process.roles=broker,controller

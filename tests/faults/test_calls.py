@@ -140,6 +140,22 @@ async def test_a_late_change_never_brings_a_deleted_user_back_and_never_loses_a_
     assert (row["follower_count"], row["tweet_count"]) == (b"1", b"1")
 
 
+async def test_a_generation_is_promoted_when_its_last_shard_is_level_and_not_before(redis: Redis) -> None:
+    world = World(redis)
+    partition = world.put(tweet(1, 1))
+    await world.begin()
+    owner = await world.owner()
+    generations = Generations(redis, world.definition)
+    level = Watermark(world.topics.ends[partition], 0, "first").encode()
+    for header in world.keys.headers:
+        # another projector is at it, shard by shard
+        await owner.projector._build.settle()
+        assert await generations.live() is None
+        await redis.hset(header, str(partition), level)
+    await owner.projector._build.settle()
+    assert await generations.live() == "g1"
+
+
 async def test_a_projector_that_opens_a_generation_late_does_not_undo_its_promotion(redis: Redis) -> None:
     world = World(redis)
     late = await world.begin()
