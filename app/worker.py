@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from app.clients import open_redis
 from app.settings import Settings
 from app.telemetry import ProjectorMetrics
-from projectors.apply import RedisStore, StoreUnavailable
+from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
 from projectors.generations import Generations, RedisBuild, ShardLost
@@ -53,11 +53,11 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
 
 
 async def _run(settings: Settings, definition: Definition, metrics: ProjectorMetrics, redis: Redis, stop: asyncio.Event) -> None:
+    await check_eviction(redis)
     async with _log(settings, definition) as log_, _dead_letters(settings, definition) as dead_letters:
         record = await _record(Generations(redis, definition), log_, definition)
         keys = layout.Layout(definition.name, record.name, record.shards)
         store = RedisStore(redis, keys, record.codes[definition.columns[0].name])
-        await store.check()
         build = RedisBuild(Generations(redis, definition), store, record)
         log.info("projector_started", generation=record.name, state=record.state, topics=sorted(definition.topics))
         projector = Projector(definition, build, log_, store, dead_letters, metrics, SystemClock(), settings.checkpoint_seconds)

@@ -108,16 +108,6 @@ class RedisStore:
         self._marker = marker
         self._digest = b""
 
-    async def check(self) -> None:
-        """Raises EvictionAllowed, StoreUnavailable."""
-        memory = await reached(self._redis.info("memory"))
-        policy = memory.get("maxmemory_policy", "noeviction")
-        if policy != "noeviction":
-            raise EvictionAllowed(
-                f"Redis runs with maxmemory-policy {policy}, so it may drop users to make room and their counts would be lost. "
-                "Set it to noeviction: `redis-cli config set maxmemory-policy noeviction`, and in redis.conf."
-            )
-
     async def headers(self) -> Sequence[Header]:
         pipeline = self._redis.pipeline(transaction=False)
         for key in self._layout.headers:
@@ -172,6 +162,17 @@ class RedisStore:
         # its stub means a tuple of one, it takes any
         packed: bytes = hiredis.pack_command((*head, *call.keys, *tail))  # type: ignore[arg-type]
         return packed
+
+
+async def check_eviction(redis: Redis) -> None:
+    """Raises EvictionAllowed, StoreUnavailable."""
+    memory = await reached(redis.info("memory"))
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise EvictionAllowed(
+            f"Redis runs with maxmemory-policy {policy}, so it may drop users to make room and their counts would be lost. "
+            "Set it to noeviction: `redis-cli config set maxmemory-policy noeviction`, and in redis.conf."
+        )
 
 
 async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -> list[Any]:

@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.process import NotReadyError, free_port, until
-from projectors.apply import EvictionAllowed, ShardFailed
+from projectors.apply import EvictionAllowed, ShardFailed, check_eviction
 from schema.loader import ViewNotReady
 from schema.user import Users
 from tests.conftest import CACHE
@@ -169,15 +169,14 @@ async def _exact(world: World) -> None:
 
 
 @pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl", "noeviction"])
-async def test_a_redis_that_may_throw_users_away_is_refused_with_what_to_set(world: World, redis: Redis, policy: str) -> None:
-    store = (await world.owner()).store
+async def test_a_redis_that_may_throw_users_away_is_refused_with_what_to_set(redis: Redis, policy: str) -> None:
     await told(redis, "CONFIG", "SET", "maxmemory-policy", policy)
     try:
         if policy == "noeviction":
-            await store.check()
+            await check_eviction(redis)
         else:
             with pytest.raises(EvictionAllowed, match=f"maxmemory-policy {policy}.*config set maxmemory-policy noeviction"):
-                await store.check()
+                await check_eviction(redis)
     finally:
         await told(redis, "CONFIG", "SET", "maxmemory-policy", "noeviction")
 

@@ -51,6 +51,19 @@ async def test_an_empty_redis_is_built_again_from_kafkas_beginning_and_never_rea
         assert [process.returncode for process in running] == [None] * projectors
 
 
+async def test_a_redis_that_may_evict_stops_the_projector_before_it_writes(
+    kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
+) -> None:
+    async with open_road(kafka_at, redis_at, postgres_at, partitions=1) as road:
+        await road.redis.config_set("maxmemory-policy", "allkeys-lru")
+        try:
+            process = await road.start("-m", "app", "project", said=tmp_path / "said")
+            await stopped(process, tmp_path / "said", "maxmemory-policy allkeys-lru", "`redis-cli config set maxmemory-policy noeviction`")
+            assert [key async for key in road.redis.scan_iter("user:*")] == []
+        finally:
+            await road.redis.config_set("maxmemory-policy", "noeviction")
+
+
 async def test_retention_that_passed_the_watermark_stops_the_projector(
     apache_kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
 ) -> None:
