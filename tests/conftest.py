@@ -6,6 +6,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 
 from demo.servers import kafka, postgres
 from demo.servers import redis as redis_server
@@ -53,6 +54,15 @@ async def redis_at(servers_folder: Path) -> AsyncIterator[Server]:
 async def postgres_at(servers_folder: Path) -> AsyncIterator[Server]:
     async with _running(postgres.start(servers_folder, CACHE, say=print)) as server:
         yield server
+
+
+@pytest.fixture
+async def redis(redis_at: Server) -> AsyncIterator[Redis]:
+    """A client of an empty Redis."""
+    client = Redis.from_url(redis_at.address)
+    await client.flushall()
+    yield client
+    await client.aclose()
 
 
 @asynccontextmanager

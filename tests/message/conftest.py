@@ -6,7 +6,6 @@ from contextlib import AsyncExitStack
 
 import asyncpg
 import pytest
-from redis.asyncio import Redis
 
 from demo.servers.server import Server
 from demo.tables import create_tables
@@ -32,12 +31,3 @@ async def open_tables(postgres_at: Server) -> AsyncIterator[OpenTables]:
             return pool
 
         yield open_one
-
-
-@pytest.fixture
-async def redis(redis_at: Server) -> AsyncIterator[Redis]:
-    """A client of an empty Redis."""
-    client = Redis.from_url(redis_at.address)
-    await client.flushall()
-    yield client
-    await client.aclose()

@@ -36,15 +36,6 @@ async def users_at(postgres_at: Server) -> str:
 
 
 @pytest.fixture
-async def redis(redis_at: Server) -> AsyncIterator[Redis]:
-    """A client of an empty Redis."""
-    client = Redis.from_url(redis_at.address)
-    await client.flushall()
-    yield client
-    await client.aclose()
-
-
-@pytest.fixture
 async def view(redis: Redis) -> View:
     """USERS, live as generation g1."""
     written = View(redis)
