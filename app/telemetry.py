@@ -9,6 +9,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from loaders.cache_aside import Outcome
 from schema.positions import Partition
 
+REPEAT_SECONDS = 10.0
+MOST_REMEMBERED = 1000
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
@@ -62,6 +64,25 @@ class ProjectorMetrics:
         self._lag.labels(partition.topic, str(partition.number)).set(records)
 
 
+class _NotAgain(logging.Filter):
+    """Leaves out what aiokafka said already: while Kafka is away it says the same ten times a second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.name.partition(".")[0] != "aiokafka":
+            return True
+        said = f"{record.name} {record.levelno} {record.getMessage()}"
+        if record.created - self._said.get(said, 0.0) < REPEAT_SECONDS:
+            return False
+        if len(self._said) > MOST_REMEMBERED:
+            self._said.clear()
+        self._said[said] = record.created
+        return True
+
+
 def set_up_logs(level: str) -> None:
     """Everything to stderr, key=value on a terminal and a JSON object per line elsewhere; uvicorn's and other libraries' too."""
     terminal = sys.stderr.isatty()
@@ -78,6 +99,7 @@ def set_up_logs(level: str) -> None:
             foreign_pre_chain=stamped, processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendered]
         )
     )
+    handler.addFilter(_NotAgain())
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
     structlog.configure(
         processors=[*stamped, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

@@ -1,4 +1,4 @@
-"""The road of a message: opens what a projector needs, runs it, and opens it anew when Redis has come back empty."""
+"""The road of a message: opens what a projector needs, runs it, and opens it anew when Kafka was away or Redis has come back empty."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError, TopicAlreadyExistsError, for_code
 from redis.asyncio import Redis
 
 from app.clients import open_redis
@@ -43,6 +43,11 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
                 await _run(settings, definition, metrics, redis, stop)
             except StoreUnavailable as away:
                 log.warning("redis_away", error=str(away))
+                await _pause(stop)
+            except KafkaError as away:
+                if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
+                    raise
+                log.warning("kafka_away", at=settings.kafka_bootstrap, error=repr(away))
                 await _pause(stop)
             except ShardLost as lost:
                 if await _is_left(redis, definition):

@@ -16,6 +16,8 @@ WAIT_MS = 100
 # aiokafka's wait goes on while the group rebalances, and the group waits for our `on_partitions_revoked`
 LONGEST_WAIT_SECONDS = 0.2
 LET_GO_SECONDS = 10.0
+# while Kafka is away aiokafka tries for ever to commit and to leave the group; a projector that is told to end must end
+COMMIT_SECONDS, STOP_SECONDS = 1.0, 5.0
 log = structlog.stdlib.get_logger()
 
 
@@ -97,7 +99,12 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
     async def stop(self) -> None:
         self._closing = True
         self._let_go.set()
-        await self._consumer.stop()
+        # a task of its own: aiokafka ends its stop as cancelled when it has cancelled a fetch
+        stopping = asyncio.ensure_future(self._consumer.stop())
+        _, late = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
+        if late or (not stopping.cancelled() and stopping.exception()):
+            log.warning("group_not_left", seconds=STOP_SECONDS)
+        stopping.cancel()
 
     async def partitions(self, topics: Iterable[str]) -> Sequence[Partition]:
         """All partitions of the topics; a topic that does not exist has none."""
@@ -166,8 +173,9 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         mine = self._consumer.assignment()
         try:
-            await self._consumer.commit({TopicPartition(*p): o for p, o in offsets.items() if TopicPartition(*p) in mine})
-        except KafkaError as error:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self._consumer.commit({TopicPartition(*p): o for p, o in offsets.items() if TopicPartition(*p) in mine})
+        except (KafkaError, TimeoutError) as error:
             log.info("commit_skipped", error=repr(error))
 
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:

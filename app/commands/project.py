@@ -4,6 +4,7 @@ import asyncio
 import signal
 
 import uvloop
+from aiokafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from app.cli import CommandError
@@ -17,8 +18,8 @@ from projectors.reading import SourceChanged
 from schema.definition import read_definition
 from schema.user import UserView
 
-# each stops the projector with a sentence that says what a person has to do
-STOPS = (EvictionAllowed, GenerationRefused, RetentionPassed, ShardFailed, ShardLost, SourceChanged, TopicsMissing)
+# each stops the projector with a sentence that says what a person has to do; of KafkaErrors only those that trying again does not mend
+STOPS = (EvictionAllowed, GenerationRefused, KafkaError, RetentionPassed, ShardFailed, ShardLost, SourceChanged, TopicsMissing)
 
 
 def project() -> None:
