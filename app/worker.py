@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -18,13 +19,14 @@ from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
 from projectors.generations import Generations, RedisBuild, ShardLost
-from projectors.log import KafkaLog
+from projectors.log import KafkaLog, end
 from projectors.projector import Projector
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
 
 RETRY_SECONDS = 1.0
+END_SECONDS = 10.0
 # of the dead-letter topic, where there are as many brokers
 REPLICAS = 3
 log = structlog.stdlib.get_logger()
@@ -40,7 +42,7 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
     try:
         while not stop.is_set():
             try:
-                await _run(settings, definition, metrics, redis, stop)
+                await _within(stop, _run(settings, definition, metrics, redis, stop))
             except StoreUnavailable as away:
                 log.warning("redis_away", error=str(away))
                 await _pause(stop)
@@ -55,6 +57,21 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
                 log.warning("redis_empty", error=str(lost))
     finally:
         await redis.aclose()
+
+
+async def _within(stop: asyncio.Event, running: Coroutine[Any, Any, None]) -> None:
+    """Await it; once told to stop, only so much longer: a server that hangs holds nobody up, and whatever was cut off is read again."""
+    task, told = asyncio.ensure_future(running), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+        _, late = await asyncio.wait({task}, timeout=END_SECONDS if stop.is_set() else None)
+        if late:
+            log.warning("projector_cut_off", seconds=END_SECONDS)
+    finally:
+        told.cancel()
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 async def _run(settings: Settings, definition: Definition, metrics: ProjectorMetrics, redis: Redis, stop: asyncio.Event) -> None:
@@ -118,7 +135,7 @@ async def _dead_letters(settings: Settings, definition: Definition) -> AsyncIter
     try:
         yield DeadLetterTopic(producer, topic)
     finally:
-        await producer.stop()
+        await end(producer.stop())
 
 
 async def _create(bootstrap: str, topic: str) -> None:

@@ -1,9 +1,9 @@
 """The log that changes come from: what the projector asks of one, and Kafka as one. Decides nothing about positions."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
@@ -16,7 +16,7 @@ WAIT_MS = 100
 # aiokafka's wait goes on while the group rebalances, and the group waits for our `on_partitions_revoked`
 LONGEST_WAIT_SECONDS = 0.2
 LET_GO_SECONDS = 10.0
-# while Kafka is away aiokafka tries for ever to commit and to leave the group; a projector that is told to end must end
+# while Kafka is away aiokafka tries for ever to commit, and for long to say goodbye; a projector that is told to end must end
 COMMIT_SECONDS, STOP_SECONDS = 1.0, 5.0
 log = structlog.stdlib.get_logger()
 
@@ -99,12 +99,7 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
     async def stop(self) -> None:
         self._closing = True
         self._let_go.set()
-        # a task of its own: aiokafka ends its stop as cancelled when it has cancelled a fetch
-        stopping = asyncio.ensure_future(self._consumer.stop())
-        _, late = await asyncio.wait({stopping}, timeout=STOP_SECONDS)
-        if late or (not stopping.cancelled() and stopping.exception()):
-            log.warning("group_not_left", seconds=STOP_SECONDS)
-        stopping.cancel()
+        await end(self._consumer.stop())
 
     async def partitions(self, topics: Iterable[str]) -> Sequence[Partition]:
         """All partitions of the topics; a topic that does not exist has none."""
@@ -198,3 +193,13 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             self._consumer.seek(at, 0)
         self._consumer.pause(*assigned)
         self._assigned += [Partition(*p) for p in assigned]
+
+
+async def end(stopping: Coroutine[Any, Any, None]) -> None:
+    """Run the `stop` of one of aiokafka's clients, for as long as Kafka may take. Does not fail."""
+    # a task of its own: a consumer's stop ends as cancelled when it has cancelled a fetch
+    task = asyncio.ensure_future(stopping)
+    _, late = await asyncio.wait({task}, timeout=STOP_SECONDS)
+    if late or (not task.cancelled() and task.exception()):
+        log.warning("kafka_not_told_of_the_end", seconds=STOP_SECONDS)
+    task.cancel()

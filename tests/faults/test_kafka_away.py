@@ -44,6 +44,12 @@ async def test_a_projector_waits_for_kafka_ends_without_it_and_starts_without_it
             await road.sunk()
             assert await road.agree() > 10
             assert (staying.returncode, starting.returncode) == (None, None)
+            # a Kafka that hangs holds nobody up
+            own.process.pause()
+            staying.terminate()
+            starting.terminate()
+            async with asyncio.timeout(SECONDS + 5):
+                assert await asyncio.gather(staying.wait(), starting.wait()) == [0, 0]
     lines = [json.loads(line) for line in said.read_text().splitlines() if line.startswith("{")]
     assert "Traceback" not in said.read_text()
     # what aiokafka says ten times a second is not written ten times a second
