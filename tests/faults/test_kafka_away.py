@@ -49,7 +49,7 @@ async def test_a_projector_waits_for_kafka_ends_without_it_and_starts_without_it
             staying.terminate()
             starting.terminate()
             async with asyncio.timeout(SECONDS + 5):
-                assert await asyncio.gather(staying.wait(), starting.wait()) == [0, 0]
+                assert [await process.wait() for process in (staying, starting)] == [0, 0]
     lines = [json.loads(line) for line in said.read_text().splitlines() if line.startswith("{")]
     assert "Traceback" not in said.read_text()
     # what aiokafka says ten times a second is not written ten times a second
