@@ -8,13 +8,14 @@ from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
-from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError, TopicAlreadyExistsError, for_code
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
 from redis.asyncio import Redis
 
 from app.clients import open_redis
 from app.settings import Settings
 from app.telemetry import ProjectorMetrics
+from app.topics import make_topics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
@@ -143,15 +144,9 @@ async def _create(bootstrap: str, topic: str) -> None:
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        cluster = await admin.describe_cluster()
-        brokers = {broker["node_id"] for broker in cluster["brokers"]}
-        # a mock broker has no controller; and aiokafka cannot ask for the brokers' own default of replicas
-        if cluster["controller_id"] in brokers:
-            answer = await admin.create_topics([NewTopic(topic, num_partitions=1, replication_factor=min(REPLICAS, len(brokers)))])
-            for _, code, *message in answer.topic_errors:
-                if code not in {0, TopicAlreadyExistsError.errno}:
-                    log.warning("dead_letter_topic_not_created", topic=topic, error=for_code(code).__name__, message=message)
-    except (KafkaError, ValueError) as refused:
-        log.warning("dead_letter_topic_not_created", topic=topic, error=repr(refused))
+        for refused in await make_topics(admin, {topic: 1}, REPLICAS):
+            log.warning("dead_letter_topic_not_created", topic=topic, error=refused)
+    except (KafkaError, ValueError) as error:
+        log.warning("dead_letter_topic_not_created", topic=topic, error=repr(error))
     finally:
         await admin.close()

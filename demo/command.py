@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import signal
 import socket
 import time
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from app.cli import CommandError
+from app.stopping import told_to_stop
 from demo import seed
 from demo.publish import Publisher
 from demo.servers.kafka import create_topics
@@ -65,7 +65,7 @@ def _check_free(port: int) -> None:
 
 
 async def _demo(port: int, *, once: bool, fresh: bool, embedded: bool) -> None:
-    stop = _stopping()
+    stop = told_to_stop()
     running = asyncio.create_task(_run(port, stop, once=once, fresh=fresh, embedded=embedded))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
@@ -76,13 +76,6 @@ async def _demo(port: int, *, once: bool, fresh: bool, embedded: bool) -> None:
     await asyncio.gather(running, waiting, return_exceptions=True)
     if not running.cancelled() and (error := running.exception()):
         raise error
-
-
-def _stopping() -> asyncio.Event:
-    stop = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    return stop
 
 
 async def _run(port: int, stop: asyncio.Event, *, once: bool, fresh: bool, embedded: bool) -> None:

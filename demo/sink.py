@@ -1,7 +1,6 @@
 """The sink of single-write: brings the topics into PostgreSQL and keeps its offsets there, in the same transaction."""
 
 import asyncio
-import signal
 from collections.abc import Iterable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
@@ -13,6 +12,7 @@ import uvloop
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 
 from app.settings import read_settings
+from app.stopping import told_to_stop
 from app.telemetry import set_up_logs
 from demo.servers.process import NotReadyError
 from demo.tables import POSITIONS, create_tables
@@ -152,10 +152,7 @@ async def sunk(connection: asyncpg.Connection | asyncpg.Pool, ends: Mapping[tupl
 async def _main() -> None:
     settings = read_settings()
     set_up_logs(settings.log_level)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await sink(read_definition(UserView, settings.topic_prefix), settings.kafka_bootstrap, settings.postgres_url, stop)
+    await sink(read_definition(UserView, settings.topic_prefix), settings.kafka_bootstrap, settings.postgres_url, told_to_stop())
 
 
 if __name__ == "__main__":

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import signal
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -12,6 +11,7 @@ import typer
 import uvloop
 
 from app.settings import read_settings
+from app.stopping import told_to_stop
 from demo.publish import Publisher
 from demo.seed import popular
 from schema.fields import Row
@@ -91,9 +91,7 @@ async def _run(users: int, rate: float) -> None:
     settings = read_settings()
     publisher = Publisher(settings.kafka_bootstrap, settings.topic_prefix)
     traffic = Traffic(publisher, users)
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    stop = told_to_stop()
     while not stop.is_set():
         traffic.act()
         await asyncio.sleep(1 / rate)

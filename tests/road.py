@@ -122,7 +122,7 @@ async def open_road(kafka: Server, redis: Server, postgres: Server, view: type =
     """A road for one view definition. Everything it started is stopped at its end."""
     name = f"road{next(_numbers)}"
     definition = read_definition(view, f"{name}.")
-    url = await _database(postgres.address, name)
+    url = await make_database(postgres, name)
     await create_topics(kafka.address, dict.fromkeys(definition.topics, partitions))
     settings = Settings(
         kafka_bootstrap=kafka.address, redis_url=redis.address, postgres_url=url, topic_prefix=f"{name}.", consumer_group=name
@@ -139,11 +139,12 @@ async def open_road(kafka: Server, redis: Server, postgres: Server, view: type =
             await client.aclose()
 
 
-async def _database(address: str, name: str) -> str:
-    connection = await asyncpg.connect(address)
+async def make_database(postgres: Server, name: str) -> str:
+    """An empty database of this name; its address."""
+    connection = await asyncpg.connect(postgres.address)
     await connection.execute(f"CREATE DATABASE {name}")
     await connection.close()
-    return f"{address.rpartition('/')[0]}/{name}"
+    return f"{postgres.address.rpartition('/')[0]}/{name}"
 
 
 async def _end(processes: list[asyncio.subprocess.Process]) -> None:

@@ -1,14 +1,12 @@
 """`viewgate project`: a projector, in one process, until it is told to end."""
 
-import asyncio
-import signal
-
 import uvloop
 from aiokafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from app.cli import CommandError
 from app.settings import Settings, read_settings
+from app.stopping import told_to_stop
 from app.telemetry import ProjectorMetrics, set_up_logs
 from app.worker import TopicsMissing, work
 from projectors.apply import EvictionAllowed, ShardFailed
@@ -39,7 +37,4 @@ def project() -> None:
 
 
 async def _until_told(settings: Settings, metrics: ProjectorMetrics) -> None:
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    await work(settings, read_definition(UserView, settings.topic_prefix), metrics, stop)
+    await work(settings, read_definition(UserView, settings.topic_prefix), metrics, told_to_stop())

@@ -13,10 +13,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import KafkaError
 
+from app.topics import make_topics
 from demo.servers import maven, server
 from demo.servers.process import Command, NotReadyError, Process, ServerError, free_port, run, until
 from demo.servers.server import Found, Kind, MissingError, Open, Say, Server, Ways
@@ -70,22 +71,13 @@ async def create_topics(bootstrap: str, topics: Mapping[str, int], config: Mappi
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        cluster = await admin.describe_cluster()
-        if cluster["controller_id"] in {broker["node_id"] for broker in cluster["brokers"]}:
-            await _create(admin, [NewTopic(name, partitions, 1, topic_configs=dict(config)) for name, partitions in topics.items()])
-        # the mock broker has no controller and cannot create topics; there asking for one makes it
+        if refused := await make_topics(admin, topics, 1, config):
+            raise ServerError("; ".join(refused))
         await until(partial(_have_leaders, admin, list(topics)), 30)
     except TimeoutError as late:
         raise ServerError(f"topics on {bootstrap} were not ready within 30 s: {late}") from late
     finally:
         await admin.close()
-
-
-async def _create(admin: AIOKafkaAdminClient, topics: list[NewTopic]) -> None:
-    answer = await admin.create_topics(topics)
-    for topic, code, *message in answer.topic_errors:
-        if code not in {0, TopicAlreadyExistsError.errno}:
-            raise ServerError(f"topic {topic} cannot be created: {for_code(code).__name__} {message}")
 
 
 async def _have_leaders(admin: AIOKafkaAdminClient, names: list[str]) -> None:

@@ -125,10 +125,10 @@ class World:
             fields[aggregate.name] = b"%d" % sum(getattr(row, kind.by) == key for row in self.rows[kind.row].values())
         return fields
 
-    async def shown(self) -> dict[str, Fields | None]:
-        """What every user does read as. Raises ViewNotReady, FieldMissing."""
+    async def shown(self, reader: ViewLoader | None = None) -> dict[str, Fields | None]:
+        """What every user does read as, by a reader that knows nothing yet or by this one. Raises ViewNotReady, FieldMissing."""
         ids = [str(key) for key in sorted(self.users)]
-        rows = (await ViewLoader(self.redis, self.definition).load([Read("id", key, NAMES) for key in ids])).rows
+        rows = (await (reader or ViewLoader(self.redis, self.definition)).load([Read("id", key, NAMES) for key in ids])).rows
         return {key: None if row is None else dict(zip(NAMES, row, strict=True)) for key, row in zip(ids, rows, strict=True)}
 
     async def found(self, username: str) -> bytes | None:

@@ -9,7 +9,10 @@ import pytest
 
 from demo.servers.server import Server
 from demo.tables import create_tables
-from schema.definition import Definition
+from schema.definition import Definition, read_definition
+from schema.user import UserView
+from tests.message.shop import CustomerView
+from tests.road import make_database
 
 OpenTables = Callable[[Definition], Awaitable[asyncpg.Pool]]
 
@@ -21,13 +24,21 @@ async def open_tables(postgres_at: Server) -> AsyncIterator[OpenTables]:
     async with AsyncExitStack() as opened:
 
         async def open_one(definition: Definition) -> asyncpg.Pool:
-            name = f"tables{next(numbers)}"
-            connection = await asyncpg.connect(postgres_at.address)
-            await connection.execute(f"CREATE DATABASE {name}")
-            await connection.close()
-            url = f"{postgres_at.address.rpartition('/')[0]}/{name}"
+            url = await make_database(postgres_at, f"tables{next(numbers)}")
             pool = asyncpg.create_pool(url, min_size=1, max_size=2, server_settings={"synchronous_commit": "off"})
             await create_tables(await opened.enter_async_context(pool), definition)
             return pool
 
         yield open_one
+
+
+@pytest.fixture(scope="session")
+async def users(open_tables: OpenTables) -> asyncpg.Pool:
+    """The tables of users; a test writes them anew."""
+    return await open_tables(read_definition(UserView))
+
+
+@pytest.fixture(scope="session")
+async def customers(open_tables: OpenTables) -> asyncpg.Pool:
+    """The tables of customers; a test writes them anew."""
+    return await open_tables(read_definition(CustomerView))

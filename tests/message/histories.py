@@ -14,6 +14,7 @@ from demo.publish import envelope
 from projectors.records.envelope import Change, decoder
 from schema.definition import Definition, split_optional
 from schema.fields import Column, Row
+from schema.loader import Read
 from schema.positions import Partition
 from schema.user import PROFILE_IMAGES
 
@@ -111,6 +112,14 @@ def _values(definition: Definition, table: type[Row], name: str, type_: Any) -> 
 
 def _kinds(definition: Definition, table: type[Row]) -> Iterator[Any]:
     return (f.kind for f in definition.fields if f.kind.row is table and not isinstance(f.kind, Column))
+
+
+def reads(history: History) -> list[Read]:
+    """All fields of every row that there may be, by its key and by each value that it ever bore."""
+    definition = history.definition
+    names = ("id", *(f.name for f in definition.fields))
+    by_id = [Read("id", str(key), names) for key in KEYS[definition.key_type]]
+    return by_id + [Read(f.name, value, names) for f in definition.lookups for value in history.names(f.name)]
 
 
 async def write_tables(pool: asyncpg.Pool, definition: Definition, tables: Mapping[type[Row], Mapping[Any, Row]]) -> None:

@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from loaders.sql import SqlLoader
 from projectors.fold import Effects, fold, fold_rest
 from schema.definition import read_definition
-from schema.loader import Read
 from schema.user import UserView
-from tests.message.conftest import OpenTables
-from tests.message.histories import KEYS, History, histories, write_tables
+from tests.message.histories import History, histories, reads, write_tables
 from tests.message.model import folded
 from tests.message.shop import CustomerView
 from tests.message.turns import TURNS, Turn
@@ -26,13 +24,11 @@ LAW = settings(max_examples=250, deadline=None, suppress_health_check=[HealthChe
 
 async def holds(history: History, turns: Sequence[Turn], pool: asyncpg.Pool) -> None:
     model = folded(history, turns)
-    names = tuple(f.name for f in history.definition.fields)
-    ids = [Read("id", str(key), ("id", *names)) for key in KEYS[history.definition.key_type]]
-    lookups = [Read(f.name, value, ("id", *names)) for f in history.definition.lookups for value in history.names(f.name)]
+    asked = reads(history)
     await write_tables(pool, history.definition, history.tables)
-    in_sql = (await SqlLoader(pool, history.definition).load([*ids, *lookups])).rows
-    in_view = [model.row(read.value, read.fields) for read in ids] + [model.lookup(read.by, read.value, read.fields) for read in lookups]
-    for read, mine, theirs in zip([*ids, *lookups], in_view, in_sql, strict=True):
+    in_sql = (await SqlLoader(pool, history.definition).load(asked)).rows
+    in_view = [model.row(read.value, read.fields) if read.by == "id" else model.lookup(read.by, read.value, read.fields) for read in asked]
+    for read, mine, theirs in zip(asked, in_view, in_sql, strict=True):
         assert mine == theirs, read
     assert model.bearers() == _bearers(history), "a value is still claimed by someone who gave it up"
 
@@ -43,16 +39,6 @@ def _bearers(history: History) -> dict[tuple[str, str], set[str]]:
         for lookup in history.definition.lookups:
             bearers.setdefault((lookup.name, getattr(row, lookup.name)), set()).add(str(key))
     return bearers
-
-
-@pytest.fixture(scope="session")
-async def users(open_tables: OpenTables) -> asyncpg.Pool:
-    return await open_tables(USERS)
-
-
-@pytest.fixture(scope="session")
-async def customers(open_tables: OpenTables) -> asyncpg.Pool:
-    return await open_tables(CUSTOMERS)
 
 
 @LAW

@@ -17,11 +17,9 @@ from schema import layout
 from schema.definition import read_definition
 from schema.generation import Generation
 from schema.layout import Layout
-from schema.loader import Read
 from schema.positions import Watermark
 from schema.user import UserView
-from tests.message.conftest import OpenTables
-from tests.message.histories import KEYS, History, histories, write_tables
+from tests.message.histories import History, histories, reads, write_tables
 from tests.message.model import folded
 from tests.message.shop import CustomerView
 from tests.message.turns import SHARDS, TURNS, Step, Turn, steps
@@ -107,24 +105,11 @@ async def holds(history: History, turns: Sequence[Turn], redis: Redis, pool: asy
 
 
 async def _read_alike(history: History, redis: Redis, pool: asyncpg.Pool) -> None:
-    definition = history.definition
-    names = tuple(f.name for f in definition.fields)
-    reads = [Read("id", str(key), ("id", *names)) for key in KEYS[definition.key_type]]
-    reads += [Read(f.name, value, ("id", *names)) for f in definition.lookups for value in history.names(f.name)]
-    in_view = (await ViewLoader(redis, definition).load(reads)).rows
-    in_sql = (await SqlLoader(pool, definition).load(reads)).rows
-    for read, mine, theirs in zip(reads, in_view, in_sql, strict=True):
+    asked = reads(history)
+    in_view = (await ViewLoader(redis, history.definition).load(asked)).rows
+    in_sql = (await SqlLoader(pool, history.definition).load(asked)).rows
+    for read, mine, theirs in zip(asked, in_view, in_sql, strict=True):
         assert mine == theirs, read
-
-
-@pytest.fixture(scope="module")
-async def users(open_tables: OpenTables) -> asyncpg.Pool:
-    return await open_tables(USERS)
-
-
-@pytest.fixture(scope="module")
-async def customers(open_tables: OpenTables) -> asyncpg.Pool:
-    return await open_tables(CUSTOMERS)
 
 
 @LAW

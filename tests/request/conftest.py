@@ -16,6 +16,7 @@ from app.telemetry import GatewayMetrics
 from demo.servers.server import Server
 from schema.loader import Loader
 from tests.request.arranged import DEFINITION, USERS, View, write_tables
+from tests.road import make_database
 
 CACHE = Path(__file__).parents[2] / ".cache"
 
@@ -25,10 +26,7 @@ Open = Callable[..., Awaitable[httpx.AsyncClient]]
 @pytest.fixture(scope="session")
 async def users_at(postgres_at: Server) -> str:
     """The address of a database that holds USERS."""
-    connection = await asyncpg.connect(postgres_at.address)
-    await connection.execute("CREATE DATABASE request")
-    await connection.close()
-    address = postgres_at.address.rpartition("/")[0] + "/request"
+    address = await make_database(postgres_at, "request")
     connection = await asyncpg.connect(address)
     await write_tables(connection, USERS)
     await connection.close()
