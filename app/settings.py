@@ -1,7 +1,13 @@
 """The settings, and the only place that reads the environment. docs/settings.md says more of each."""
 
+import os
+import re
+from collections.abc import Mapping
+from difflib import get_close_matches
+from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, ValidationError, field_validator
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -10,6 +16,9 @@ from redis.asyncio.connection import parse_url
 from schema.loader import Mode
 
 PREFIX = "VIEWGATE_"
+FILE = ".env"
+# what Kubernetes sets in each pod for a Service whose name begins with viewgate
+SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
 
 
 class SettingsError(Exception):
@@ -19,8 +28,9 @@ class SettingsError(Exception):
 class Settings(BaseSettings):
     """From the environment, then from `.env`, then as written here. Frozen. Made by `read_settings`."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=".env", env_ignore_empty=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=FILE, env_ignore_empty=True, frozen=True, extra="ignore")
 
+    view: str = Field(default="schema.user:UserView", description="The view definition, as module:class; also from the current folder.")
     redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="The Redis of the view: redis://, rediss:// or unix://.")
     redis_connections: int = Field(default=32, ge=1, description="Most connections to each Redis that a process opens.")
     redis_timeout_seconds: float = Field(
@@ -38,6 +48,7 @@ class Settings(BaseSettings):
     consumer_group: str = Field(default="viewgate", min_length=1, description="The projector's consumer group.")
     mode: Mode = Field(default="view", description="How requests are answered: view, cache-aside or sql.")
     allow_mode_header: bool = Field(default=False, description="Whether a request may choose its mode by the header viewgate-mode.")
+    pages: bool = Field(default=True, description="Whether a browser gets a front page at / and GraphiQL at /graphql.")
     fallback: Literal["none", "cache-aside", "sql"] = Field(default="none", description="The mode that answers when the view cannot.")
     fallback_limit: int = Field(default=8, ge=1, description="How many requests the fallback may answer at once.")
     fallback_wait_seconds: float = Field(default=0.5, ge=0, description="How long a request waits for its turn at the fallback.")
@@ -48,6 +59,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged: this and worse.")
     projector_metrics_port: int = Field(default=0, ge=0, le=65535, description="The port of the projector's /metrics; 0: none.")
     checkpoint_seconds: float = Field(default=5.0, gt=0, description="How often the projector advances the watermarks of idle shards.")
+
+    @field_validator("port", mode="before")
+    @classmethod
+    def _port(cls, port: object) -> object:
+        if isinstance(port, str) and port.startswith("tcp://"):
+            raise ValueError(
+                "Kubernetes has set it for a Service named viewgate; set it to a port, or enableServiceLinks: false in the pod"
+            )
+        return port
 
     @field_validator("redis_url", "cache_redis_url")
     @classmethod
@@ -69,10 +89,50 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise SettingsError(
-            "\n".join(f"{_key(problem)}: {problem['msg'].removeprefix('Value error, ')}." for problem in error.errors())
-        ) from error
+        raise SettingsError("\n".join(f"{_key(problem)}: {_sentence(problem)}" for problem in error.errors())) from error
+
+
+def key_of(name: str) -> str:
+    """The variable that sets a setting: VIEWGATE_PORT of port."""
+    return PREFIX + name.upper()
+
+
+def given() -> dict[str, str]:
+    """Where each setting that was given comes from: `environment` or `.env`, by its name. An empty one is not given."""
+    keys = {key_of(name): name for name in Settings.model_fields}
+    from_file = {keys[key]: FILE for key, value in _file().items() if key in keys and value}
+    return from_file | {keys[key]: "environment" for key, value in _environment().items() if key in keys and value}
+
+
+def misspelt() -> list[str]:
+    """A sentence for each VIEWGATE_ variable, in the environment or `.env`, that is no setting."""
+    keys = [key_of(name) for name in Settings.model_fields]
+    found = sorted({*_environment(), *_file()})
+    return [_guess(key, keys) for key in found if key.startswith(PREFIX) and key not in keys and not SERVICE_LINK.fullmatch(key)]
+
+
+def hidden(value: object) -> object:
+    """A setting's value as it may be shown: without the password of a URL."""
+    return re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:…@", value) if isinstance(value, str) else value
+
+
+def _guess(key: str, keys: list[str]) -> str:
+    near = get_close_matches(key, keys, n=1, cutoff=0.8)
+    return f"{key} is no setting" + (f"; did you mean {near[0]}?" if near else "; `viewgate settings` lists them all.")
+
+
+def _environment() -> Mapping[str, str]:
+    return {key.upper(): value for key, value in os.environ.items()}
+
+
+def _file() -> Mapping[str, str | None]:
+    return {key.upper(): value for key, value in dotenv_values(FILE).items()} if Path(FILE).is_file() else {}
+
+
+def _sentence(problem: ErrorDetails) -> str:
+    message = problem["msg"].removeprefix("Value error, ")
+    return message if message.endswith((".", "?")) else f"{message}."
 
 
 def _key(problem: ErrorDetails) -> str:
-    return PREFIX + "_".join(str(part) for part in problem["loc"]).upper()
+    return key_of("_".join(str(part) for part in problem["loc"]))

@@ -14,12 +14,12 @@ from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from app.settings import read_settings
 from app.stopping import told_to_stop
 from app.telemetry import set_up_logs
+from app.views import definition_of
 from demo.servers.process import NotReadyError
 from demo.tables import POSITIONS, create_tables
 from projectors.records.envelope import Undecodable, decoder
-from schema.definition import Definition, read_definition
+from schema.definition import Definition
 from schema.fields import Row
-from schema.user import UserView
 
 log = structlog.stdlib.get_logger()
 
@@ -152,7 +152,7 @@ async def sunk(connection: asyncpg.Connection | asyncpg.Pool, ends: Mapping[tupl
 async def _main() -> None:
     settings = read_settings()
     set_up_logs(settings.log_level)
-    await sink(read_definition(UserView, settings.topic_prefix), settings.kafka_bootstrap, settings.postgres_url, told_to_stop())
+    await sink(definition_of(settings), settings.kafka_bootstrap, settings.postgres_url, told_to_stop())
 
 
 if __name__ == "__main__":

@@ -10,16 +10,16 @@ from rich.progress import Progress
 from app.cli import CommandError
 from app.clients import Clients, open_clients
 from app.settings import Settings, read_settings
+from app.views import definition_of
 from loaders.sql import SqlLoader, count, keys
 from loaders.view import ViewLoader
 from projectors.apply import StoreUnavailable
 from projectors.audit import Audit, AuditStuck, Report, ids_in_view
 from projectors.clock import SystemClock
 from projectors.generations import Generations
-from schema.definition import Definition, read_definition
+from schema.definition import Definition
 from schema.generation import Generation
 from schema.loader import LoadError
-from schema.user import UserView
 
 SHOWN = 20
 
@@ -33,7 +33,7 @@ def audit() -> None:
     Example: viewgate audit
     """
     settings = read_settings()
-    definition = read_definition(UserView, settings.topic_prefix)
+    definition = definition_of(settings)
     try:
         report = uvloop.run(_audit(settings, definition))
     except (AuditStuck, LoadError, StoreUnavailable) as error:

@@ -8,13 +8,12 @@ from app.cli import CommandError
 from app.settings import Settings, read_settings
 from app.stopping import told_to_stop
 from app.telemetry import ProjectorMetrics, set_up_logs
+from app.views import definition_of
 from app.worker import TopicsMissing, work
 from projectors.apply import EvictionAllowed, ShardFailed
 from projectors.generations import GenerationRefused, ShardLost
 from projectors.log import RetentionPassed
 from projectors.reading import SourceChanged
-from schema.definition import read_definition
-from schema.user import UserView
 
 # each stops the projector with a sentence that says what a person has to do; of KafkaErrors only those that trying again does not mend
 STOPS = (EvictionAllowed, GenerationRefused, KafkaError, RetentionPassed, ShardFailed, ShardLost, SourceChanged, TopicsMissing)
@@ -37,4 +36,4 @@ def project() -> None:
 
 
 async def _until_told(settings: Settings, metrics: ProjectorMetrics) -> None:
-    await work(settings, read_definition(UserView, settings.topic_prefix), metrics, told_to_stop())
+    await work(settings, definition_of(settings), metrics, told_to_stop())

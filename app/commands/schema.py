@@ -3,9 +3,8 @@
 import typer
 
 from app.settings import read_settings
+from app.views import definition_of
 from schema import graphql
-from schema.definition import read_definition
-from schema.user import UserView
 
 
 def schema() -> None:
@@ -13,4 +12,4 @@ def schema() -> None:
 
     Example: viewgate schema > schema.graphql
     """
-    typer.echo(graphql.sdl(read_definition(UserView, read_settings().topic_prefix)), nl=False)
+    typer.echo(graphql.sdl(definition_of(read_settings())), nl=False)

@@ -16,8 +16,7 @@ from app.cli import CommandError
 from app.server import gateway
 from app.settings import Settings, read_settings
 from app.telemetry import set_up_logs
-from schema.definition import read_definition
-from schema.user import UserView
+from app.views import definition_of
 
 GRACE_SECONDS = 10
 
@@ -39,7 +38,7 @@ def serve(
 
 
 async def _serve(settings: Settings, listening: socket.socket) -> None:
-    async with gateway(settings, read_definition(UserView, settings.topic_prefix)) as app:
+    async with gateway(settings, definition_of(settings)) as app:
         # logs as set up; no line per request: /metrics counts them
         config = uvicorn.Config(
             app, http="httptools", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
