@@ -2,16 +2,27 @@
 
 import sys
 from collections.abc import Callable
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from importlib.metadata import EntryPoint, entry_points, version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
-from app.settings import SettingsError
+from app.settings import SettingsError, misspelt
 
 GROUP = "viewgate.commands"
 FAILED, MISUSED = 1, 2
+HELP = """A GraphQL read gateway over materialized views.
+
+Settings come from VIEWGATE_… in the environment, or from .env in the current folder: `viewgate settings` shows them.
+
+\b
+Examples:
+  viewgate demo
+  viewgate user 1
+  viewgate query '{ user(id: "1") { username followerCount } }'
+  viewgate doctor
+"""
 # what keeps an entry point from being found; whatever else its module does is its own affair, and is seen when it is asked for
 BROKEN = (ImportError, AttributeError, SyntaxError)
 
@@ -34,21 +45,39 @@ class Commands(TyperGroup):
 
 def main() -> None:
     """Run a command. Exit code 0: done; 1: it failed; 2: a setting or an argument is wrong; 130: Ctrl-C."""
-    app = typer.Typer(
-        cls=Commands,
-        no_args_is_help=True,
-        add_completion=False,
-        pretty_exceptions_enable=False,
-        help="A GraphQL read gateway over materialized views. Settings come from VIEWGATE_… in the environment or .env: docs/settings.md.",
-        epilog="Examples: viewgate demo · viewgate serve --port 8000 · viewgate schema",
-    )
-    app.callback()(lambda: None)
     try:
-        app()
+        program()()
     except SettingsError as error:
         _end(str(error), MISUSED)
     except CommandError as error:
         _end(str(error), FAILED)
+
+
+def program() -> typer.Typer:
+    """The whole command line, with its help and the completion of bash, zsh and fish."""
+    app = typer.Typer(
+        cls=Commands,
+        name="viewgate",
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help=HELP,
+        epilog="Exit codes: 0 done, 1 failed, 2 a setting or an argument is wrong, 130 Ctrl-C.",
+    )
+    app.callback()(_before)
+    return app
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"viewgate {version('viewgate')}")
+        raise typer.Exit
+
+
+def _before(
+    _: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    for sentence in misspelt():
+        typer.echo(sentence, err=True)
 
 
 def _command(entry: EntryPoint) -> Any:

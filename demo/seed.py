@@ -29,7 +29,12 @@ class Size:
         return self.users + self.tweets + self.follows + self.likes
 
 
-FULL = Size(users=40_000, tweets=160_000, follows=500_000, likes=300_000)
+def sized(users: int) -> Size:
+    """So many users, and what they did in proportion."""
+    return Size(users=users, tweets=users * 4, follows=users * 25 // 2, likes=users * 15 // 2)
+
+
+FULL = sized(40_000)
 # librdkafka's mock broker keeps 5 MiB per partition: all of this fits, with room for hours of live changes
 SMALL = Size(users=5_000, tweets=15_000, follows=40_000, likes=25_000)
 

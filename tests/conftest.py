@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
 from redis.asyncio import Redis
 
@@ -13,6 +14,8 @@ from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.process import ServerError
 from demo.servers.server import Server
+from tests.request.arranged import USERS, View, write_tables
+from tests.road import make_database
 
 CACHE = Path(__file__).parents[1] / ".cache"
 SERVERS = {"kafka_at", "redis_at", "postgres_at"}
@@ -63,6 +66,24 @@ async def redis(redis_at: Server) -> AsyncIterator[Redis]:
     await client.flushall()
     yield client
     await client.aclose()
+
+
+@pytest.fixture(scope="session")
+async def users_at(postgres_at: Server) -> str:
+    """The address of a database that holds USERS."""
+    address = await make_database(postgres_at, "request")
+    connection = await asyncpg.connect(address)
+    await write_tables(connection, USERS)
+    await connection.close()
+    return address
+
+
+@pytest.fixture
+async def view(redis: Redis) -> View:
+    """USERS, live as generation g1."""
+    written = View(redis)
+    await written.write(USERS)
+    return written
 
 
 @asynccontextmanager

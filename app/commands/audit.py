@@ -30,7 +30,9 @@ def audit() -> None:
     A difference counts only if it is still there after the projector has passed the moment it was seen, so that it can run
     at any hour, under load.
 
-    Example: viewgate audit
+    \b
+    Example:
+      viewgate audit
     """
     settings = read_settings()
     definition = definition_of(settings)

@@ -22,7 +22,10 @@ STOPS = (EvictionAllowed, GenerationRefused, KafkaError, RetentionPassed, ShardF
 def project() -> None:
     """Keep the view up to date from Kafka, exactly once, until SIGTERM or Ctrl-C. Several processes share the partitions.
 
-    Examples: viewgate project · VIEWGATE_PROJECTOR_METRICS_PORT=9100 viewgate project
+    \b
+    Examples:
+      viewgate project
+      VIEWGATE_PROJECTOR_METRICS_PORT=9100 viewgate project
     """
     settings = read_settings()
     set_up_logs(settings.log_level)

@@ -10,6 +10,8 @@ from schema import graphql
 def schema() -> None:
     """Print the GraphQL schema in its definition language.
 
-    Example: viewgate schema > schema.graphql
+    \b
+    Example:
+      viewgate schema > schema.graphql
     """
     typer.echo(graphql.sdl(definition_of(read_settings())), nl=False)

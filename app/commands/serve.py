@@ -29,7 +29,10 @@ def serve(
 ) -> None:
     """Answer GraphQL queries at /graphql until SIGTERM or Ctrl-C; requests under way are finished first.
 
-    Examples: viewgate serve · VIEWGATE_MODE=sql viewgate serve --port 8001
+    \b
+    Examples:
+      viewgate serve
+      VIEWGATE_MODE=sql viewgate serve --port 8001
     """
     settings = read_settings()
     set_up_logs(settings.log_level)

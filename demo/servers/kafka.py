@@ -66,12 +66,14 @@ async def find(cache: Path, prefer: Kind | None, say: Say) -> Found:
     return await server.choose(ways, prefer, say)
 
 
-async def create_topics(bootstrap: str, topics: Mapping[str, int], config: Mapping[str, str] = MappingProxyType({})) -> None:
-    """Create topic → partitions where missing, and return when every partition has a leader."""
+async def create_topics(
+    bootstrap: str, topics: Mapping[str, int], config: Mapping[str, str] = MappingProxyType({}), replicas: int = 1
+) -> None:
+    """Create topic → partitions where missing, and return when every partition has a leader. Raises KafkaError, ServerError."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
     try:
-        if refused := await make_topics(admin, topics, 1, config):
+        if refused := await make_topics(admin, topics, replicas, config):
             raise ServerError("; ".join(refused))
         await until(partial(_have_leaders, admin, list(topics)), 30)
     except TimeoutError as late:

@@ -5,40 +5,19 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
-from redis.asyncio import Redis
 
 from app.server import application, gateway
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
 from demo.servers.server import Server
 from schema.loader import Loader
-from tests.request.arranged import DEFINITION, USERS, View, write_tables
-from tests.road import make_database
+from tests.request.arranged import DEFINITION
 
 CACHE = Path(__file__).parents[2] / ".cache"
 
 Open = Callable[..., Awaitable[httpx.AsyncClient]]
-
-
-@pytest.fixture(scope="session")
-async def users_at(postgres_at: Server) -> str:
-    """The address of a database that holds USERS."""
-    address = await make_database(postgres_at, "request")
-    connection = await asyncpg.connect(address)
-    await write_tables(connection, USERS)
-    await connection.close()
-    return address
-
-
-@pytest.fixture
-async def view(redis: Redis) -> View:
-    """USERS, live as generation g1."""
-    written = View(redis)
-    await written.write(USERS)
-    return written
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The `viewgate` command in a process of its own: what it prints, and its exit code."""
 
 import asyncio
-import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,23 +11,14 @@ import httpx
 import pytest
 
 from schema import graphql
+from tests.commands.running import run, start
 from tests.request.arranged import DEFINITION
-
-VIEWGATE = str(Path(sys.executable).with_name("viewgate"))
-ENVIRONMENT = {name: value for name, value in os.environ.items() if not name.startswith("VIEWGATE_")}
-
-
-async def run(*arguments: str, **settings: str) -> tuple[int | None, str, str]:
-    """Exit code, output, errors."""
-    child = await _start(*arguments, **settings)
-    out, err = await asyncio.wait_for(child.communicate(), 60)
-    return child.returncode, out.decode(), err.decode()
 
 
 @asynccontextmanager
 async def serving(*arguments: str, **settings: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, str]]:
     """A gateway without its servers, and where it is."""
-    child = await _start("serve", "--port", "0", *arguments, VIEWGATE_REDIS_URL="redis://127.0.0.1:1", **settings)
+    child = await start("serve", "--port", "0", *arguments, VIEWGATE_REDIS_URL="redis://127.0.0.1:1", **settings)
     try:
         assert child.stderr is not None
         line = (await asyncio.wait_for(child.stderr.readline(), 60)).decode()
@@ -38,11 +27,6 @@ async def serving(*arguments: str, **settings: str) -> AsyncIterator[tuple[async
         if child.returncode is None:
             child.kill()
         await child.communicate()
-
-
-async def _start(*arguments: str, **settings: str) -> asyncio.subprocess.Process:
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(VIEWGATE, *arguments, stdout=pipe, stderr=pipe, env=ENVIRONMENT | settings, cwd="/tmp")
 
 
 async def test_help_lists_the_commands_and_shows_examples() -> None:

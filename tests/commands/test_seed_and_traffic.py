@@ -1,0 +1,96 @@
+"""`viewgate seed` and `viewgate traffic` against a real Kafka, and the road behind it."""
+
+import asyncio
+import re
+import signal
+from collections.abc import AsyncIterator
+
+import pytest
+
+from app.reference import ROOT
+from demo.seed import sized
+from demo.servers.process import NotReadyError, until
+from demo.servers.server import Server
+from demo.sink import end_offsets
+from demo.traffic import MIX
+from tests.commands.running import run, start
+from tests.road import Road, open_road
+
+
+@pytest.fixture
+async def road(kafka_at: Server, redis_at: Server, postgres_at: Server) -> AsyncIterator[Road]:
+    async with open_road(kafka_at, redis_at, postgres_at) as opened:
+        yield opened
+
+
+def settings(road: Road) -> dict[str, str]:
+    return {f"VIEWGATE_{name.upper()}": str(value) for name, value in road.settings.model_dump(exclude_unset=True).items()}
+
+
+async def held(road: Road) -> int:
+    return sum((await end_offsets(road.settings.kafka_bootstrap, road.definition.topics)).values())
+
+
+async def some(road: Road, records: int) -> None:
+    if (found := await held(road)) < records:
+        raise NotReadyError(f"{found} records")
+
+
+async def test_what_is_seeded_and_what_traffic_adds_comes_into_the_view_as_into_sql(road: Road) -> None:
+    await road.project()
+    size = sized(40)
+    assert size.rows == 40 * 25
+    code, out, _ = await run("seed", "--users", "40", **settings(road))
+    assert code == 0
+    assert out.startswith("1,000 changes published to ")
+    mix = ",".join(f"{name}=1" for name in MIX)
+    code, out, _ = await run("traffic", "--users", "40", "--rate", "300", "--seconds", "2", "--mix", mix, **settings(road))
+    assert (code, out) == (0, "600 changes published.\n")
+    assert await held(road) == 1600
+    await road.sunk()
+    assert await road.agree() >= 40
+
+
+async def test_topics_that_hold_records_are_not_seeded_again(road: Road) -> None:
+    await run("seed", "--users", "1", **settings(road))
+    before = await held(road)
+    code, out, err = await run("seed", "--users", "1", **settings(road))
+    assert (code, out) == (1, "")
+    assert "hold 24 records already" in err
+    assert "VIEWGATE_TOPIC_PREFIX" in err
+    code, out, _ = await run("seed", "--if-empty", **settings(road))
+    assert code == 0
+    assert "nothing published" in out
+    assert await held(road) == before
+
+
+async def test_traffic_ends_at_ctrl_c_and_says_how_much_there_was(road: Road) -> None:
+    child = await start("traffic", "--users", "10", "--rate", "200", **settings(road))
+    await until(lambda: some(road, 20), 30)
+    child.send_signal(signal.SIGINT)
+    out, _ = await asyncio.wait_for(child.communicate(), 30)
+    published = re.fullmatch(r"([\d,]+) changes published\.\n", out.decode())
+    assert child.returncode == 0
+    assert published
+    assert int(published[1].replace(",", "")) == await held(road)
+
+
+@pytest.mark.parametrize("command", ["seed", "traffic"])
+async def test_a_kafka_that_is_away_is_told_with_what_to_do(command: str) -> None:
+    code, out, err = await run(command, VIEWGATE_KAFKA_BOOTSTRAP="127.0.0.1:1")
+    assert (code, out) == (1, "")
+    assert re.match(r"Kafka at 127\.0\.0\.1:1 cannot be reached .* viewgate doctor\.\n$", err)
+
+
+@pytest.mark.parametrize("command", ["seed", "traffic"])
+async def test_another_view_than_one_of_users_is_refused(command: str) -> None:
+    code, _, err = await run(command, VIEWGATE_VIEW="tests.message.shop:CustomerView", PYTHONPATH=str(ROOT))
+    assert code == 1
+    assert err.startswith("Only users can be seeded, and VIEWGATE_VIEW is tests.message.shop:CustomerView")
+
+
+@pytest.mark.parametrize("mix", ["fly=1", "follow", "follow=x", "follow=0"])
+async def test_a_mix_that_cannot_be_is_exit_code_2_and_says_what_can(mix: str) -> None:
+    code, _, err = await run("traffic", "--mix", mix)
+    assert code == 2
+    assert "--mix" in err
