@@ -11,15 +11,15 @@ WIDEST = 10_000
 
 def console(*, stderr: bool = False) -> Console:
     """Of the output, or of stderr. Without colour where that is no terminal, or NO_COLOR is set."""
-    found = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    found = Console(stderr=stderr, highlight=False)
     return found if found.is_terminal else Console(stderr=stderr, highlight=False, soft_wrap=True, width=WIDEST)
 
 
 def table(*columns: str) -> Table:
-    """A table without rules, for print: its columns are told by their heads."""
+    """A table without rules: its columns are told by their heads, and the first is never broken."""
     made = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="bold")
-    for column in columns:
-        made.add_column(column, overflow="fold")
+    for place, column in enumerate(columns):
+        made.add_column(column, overflow="fold", no_wrap=place == 0)
     return made
 
 

@@ -6,6 +6,7 @@ Publishes to the Kafka of the settings; reads the view only to say how stale it 
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Annotated
@@ -43,7 +44,7 @@ LATE_SECONDS = 5.0
 
 
 class Traffic:
-    """users: how many were seeded. mix: how often each act of MIX comes. published: changes so far.
+    """users: how many were seeded. mix: how often each act of MIX comes. counts: changes so far, by act.
 
     Retracts only what it published itself, since a retraction must tell the row as it was; while there is nothing to take back
     or to rename, somebody follows instead.
@@ -66,14 +67,20 @@ class Traffic:
             "unlike": lambda: self._retract(Likes),
             "leave": lambda: self._retract(Users),
         }
-        self.published = 0
+        self.counts: Counter[str] = Counter()
+
+    @property
+    def published(self) -> int:
+        """Changes so far."""
+        return self.counts.total()
 
     def act(self) -> None:
         """Publish one change."""
         (name,) = self._dice.choices(self._names, self._weights)
         if not self._acts[name]():
+            name = "follow"
             self._follow()
-        self.published += 1
+        self.counts[name] += 1
 
     def _join(self) -> bool:
         number = self._next()
@@ -192,7 +199,8 @@ async def _tell(settings: Settings, definition: Definition, running: Traffic) ->
             while True:
                 await asyncio.sleep(TELL_SECONDS if shown.is_terminal else TELL_PIPED_SECONDS)
                 rate = running.published / (time.monotonic() - began)
-                line = f"{running.published:,} changes published · {rate:,.1f}/s · {await _staleness(view)}"
+                kinds = ", ".join(f"{count:,} {name}" for name, count in running.counts.most_common())
+                line = f"{running.published:,} changes published · {rate:,.1f}/s · {await _staleness(view)} · {kinds}"
                 if shown.is_terminal:
                     live.update(line, refresh=True)
                 else:

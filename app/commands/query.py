@@ -1,5 +1,6 @@
 """`viewgate query`: one GraphQL query, answered in this process as the gateway would answer it."""
 
+import contextlib
 import json
 import sys
 import time
@@ -20,7 +21,7 @@ from app.settings import Settings, read_settings
 from app.telemetry import GatewayMetrics, set_up_logs
 from app.views import definition_of
 from schema import graphql
-from schema.loader import Mode, Rows, SourceUnavailable, ViewNotReady
+from schema.loader import LoadError, Mode, Rows, SourceUnavailable, ViewNotReady
 
 AWAY = (SourceUnavailable.code, ViewNotReady.code)
 
@@ -74,7 +75,11 @@ async def ask(settings: Settings, document: str, variables: dict[str, Any], oper
     definition = definition_of(settings)
     schema = graphql.build(definition)
     async with open_clients(settings) as clients:
-        reading = graphql.Reading(loaders(settings, definition, clients, GatewayMetrics())[mode])
+        loader = loaders(settings, definition, clients, GatewayMetrics())[mode]
+        # connected first, so that the time is the query's; what fails will fail again, in the response
+        with contextlib.suppress(LoadError):
+            await loader.ready()
+        reading = graphql.Reading(loader)
         began = time.perf_counter()
         try:
             result = await schema.execute(document, variables, reading, operation_name=operation)

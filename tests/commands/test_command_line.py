@@ -1,17 +1,20 @@
 """The `viewgate` command in a process of its own: what it prints, and its exit code."""
 
 import asyncio
+import os
+import pty
 import signal
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import httpx
 import pytest
 
 from schema import graphql
-from tests.commands.running import run, start
+from tests.commands.running import ENVIRONMENT, VIEWGATE, run, start
 from tests.request.arranged import DEFINITION
 
 
@@ -57,6 +60,30 @@ async def test_a_port_that_is_taken_is_a_sentence_and_exit_code_1() -> None:
         code, out, err = await run("serve", "--port", str(port))
     assert (code, out) == (1, "")
     assert err.splitlines() == [f"Port {port} of 127.0.0.1 is taken. Stop what listens there, or choose another with --port."]
+
+
+async def test_version_is_that_of_the_package() -> None:
+    assert await run("--version") == (0, f"viewgate {version('viewgate')}\n", "")
+
+
+@pytest.mark.parametrize(("settings", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
+async def test_colour_is_only_on_a_terminal_that_wants_it(settings: dict[str, str], coloured: bool) -> None:
+    ours, theirs = pty.openpty()
+    child = await asyncio.create_subprocess_exec(
+        VIEWGATE,
+        "query",
+        "{ __typename }",
+        stdout=theirs,
+        stderr=asyncio.subprocess.DEVNULL,
+        env=ENVIRONMENT | {"TERM": "xterm"} | settings,
+    )
+    os.close(theirs)
+    assert await asyncio.wait_for(child.wait(), 60) == 0
+    out = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "__typename" in out
+    assert ("\x1b[" in out and "34m" in out) == coloured
+    assert "\x1b" not in (await run("query", "{ __typename }", **settings))[1]
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
