@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from schema import graphql
-from tests.commands.running import ENVIRONMENT, VIEWGATE, run, start
+from tests.commands.running import ENVIRONMENT, PIPE, VIEWGATE, run, start
 from tests.request.arranged import DEFINITION
 
 
@@ -69,14 +69,8 @@ async def test_version_is_that_of_the_package() -> None:
 @pytest.mark.parametrize(("settings", "coloured"), [({}, True), ({"NO_COLOR": "1"}, False)])
 async def test_colour_is_only_on_a_terminal_that_wants_it(settings: dict[str, str], coloured: bool) -> None:
     ours, theirs = pty.openpty()
-    child = await asyncio.create_subprocess_exec(
-        VIEWGATE,
-        "query",
-        "{ __typename }",
-        stdout=theirs,
-        stderr=asyncio.subprocess.DEVNULL,
-        env=ENVIRONMENT | {"TERM": "xterm"} | settings,
-    )
+    environment = ENVIRONMENT | {"TERM": "xterm"} | settings
+    child = await asyncio.create_subprocess_exec(VIEWGATE, "query", "{ __typename }", stdout=theirs, stderr=PIPE, env=environment)
     os.close(theirs)
     assert await asyncio.wait_for(child.wait(), 60) == 0
     out = os.read(ours, 10_000).decode()
