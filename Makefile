@@ -2,35 +2,56 @@ PYTHON ?= python3
 PORT ?= 8000
 COMPILE = .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 VIEWGATE = .venv/bin/viewgate
-# FRESH=1 forgets what earlier demos stored
 DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .NOTPARALLEL:
-.PHONY: demo test check lock bench clean system-packages
+.DEFAULT_GOAL := help
+.PHONY: help demo shop dev test check bench lock docs hooks clean system-packages
 
-demo: .venv/ready
+help: ## this list
+	@if [ -t 1 ] && [ -z "$$NO_COLOR" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
+	awk -v b="$$bold" -v p="$$plain" -F ':.*## ' '/^[a-z-]+:.*## / {printf "%s%-8s%s %s\n", b, $$1, p, $$2}' Makefile
+	@echo
+	@echo "PORT=8001          where the gateway listens: demo, shop, dev"
+	@echo "FRESH=1            forget what an earlier demo stored: demo, shop, dev"
+	@echo "PYTEST='-k lookup' options of pytest: test, check"
+	@echo "PYTHON=python3.12  the Python that .venv is made of"
+
+demo: .venv/ready ## the whole stack with users, live changes, one query in three modes; Ctrl-C stops it
 	@exec $(VIEWGATE) demo $(DEMO)
 
-test: system-packages .venv/ready
+shop: .venv/ready ## the same with customers and their orders
+	@exec $(VIEWGATE) demo --scenario examples.shop.scenario:SHOP $(DEMO)
+
+dev: .venv/ready ## the demo's servers, with gateway and projector restarted when a file changes
+	@exec $(VIEWGATE) demo --reload $(DEMO)
+
+test: system-packages .venv/ready ## every test, against real servers; as root on Debian, installs what they need
 	@.venv/bin/pytest $(PYTEST)
 
-check: .venv/ready
+check: .venv/ready ## lint, types, the import contracts, and the tests that need no server
 	@.venv/bin/ruff check -q .
 	@.venv/bin/ruff format -q --check .
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo >/dev/null || .venv/bin/lint-imports
 	@.venv/bin/pytest -q -m "not servers" $(PYTEST)
 
-bench: .venv/ready
+bench: .venv/ready ## the projector against a plain pipelined HINCRBY
 	@.venv/bin/python -m bench.projector
 
-lock: .venv/ready
+docs: .venv/ready ## write anew what is made from the code: schema.graphql, docs/settings.md, docs/commands.md
+	@.venv/bin/python -m app.reference
+
+hooks: .venv/ready ## check and format what is committed, from now on
+	@.venv/bin/pre-commit install
+
+lock: .venv/ready ## pin the dependencies of pyproject.toml in requirements/
 	@.venv/bin/uv --version >/dev/null 2>&1 || .venv/bin/python -m pip install -q uv
 	@$(COMPILE) pyproject.toml -o requirements/run.txt
 	@$(COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
 
 # a data folder that PostgreSQL's user could not reach is a link to one outside
-clean:
+clean: ## remove .venv, .cache with what demos stored, and what tools left behind
 	@find .cache -type l -name postgres -exec readlink {} \; 2>/dev/null | grep '^/var/tmp/viewgate-' | xargs -r rm -rf
 	@rm -rf .cache .venv build dist .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
