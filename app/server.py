@@ -20,6 +20,7 @@ from strawberry.types.execution import ExecutionResult
 
 from app import errors
 from app.clients import Clients, open_clients
+from app.pages.routes import Pages
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
 from loaders.cache_aside import CacheAsideLoader
@@ -55,7 +56,7 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
 
 
 def application(settings: Settings, definition: Definition, loaders: Loaders, metrics: GatewayMetrics) -> Starlette:
-    """The ASGI app over given loaders: /graphql, /livez, /readyz, /metrics."""
+    """The ASGI app over given loaders: /graphql, /livez, /readyz, /metrics, and the pages if they are set."""
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -71,14 +72,17 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
     async def exposed(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
+    endpoint = Endpoint(graphql.build(definition), loaders, settings, metrics)
+    pages = Pages(definition, settings, loaders) if settings.pages else None
     routes = [
         # an ASGI app and no function: Starlette would make a second Request of each
-        Route("/graphql", Endpoint(graphql.build(definition), loaders, settings, metrics)),
+        Route("/graphql", pages.graphql(endpoint) if pages else endpoint),
         Route("/livez", livez),
         Route("/readyz", readyz),
         Route("/metrics", exposed),
+        *(pages.routes() if pages else ()),
     ]
-    return Starlette(routes=routes, exception_handlers={Exception: _crashed})
+    return Starlette(routes=routes, exception_handlers={Exception: _crashed, 404: _unknown})
 
 
 class BadModeError(Exception):
@@ -167,6 +171,10 @@ def _headers(rows: Rows) -> dict[str, str]:
 
 def _refusal(code: str, message: str, status: int) -> Response:
     return Response(msgspec.json.encode(errors.failure(code, message)), status, media_type="application/json")
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    return _refusal("NOT_FOUND", f"There is nothing at {request.url.path}; GraphQL is at /graphql.", 404)
 
 
 async def _crashed(request: Request, error: Exception) -> Response:

@@ -1,0 +1,152 @@
+"use strict";
+// Asks the same of each mode about once a second while the page is seen, and shows what comes back.
+
+const EVERY_MS = 1000, PATIENCE_MS = 10000, KEPT = 20, HIGHEST = 1000;
+const input = find("#id");
+const columns = told.modes.map((mode) => ({ mode, busy: false, timer: 0, times: [], row: null, fresh: false, head: null, cells: [] }));
+
+function build() {
+  const heads = find("thead tr"), body = find("tbody");
+  find("table").style.setProperty("--modes", columns.length);
+  for (const column of columns) {
+    column.head = find("#column").content.cloneNode(true).firstElementChild;
+    find(".mode", column.head).textContent = column.mode;
+    find(".what", column.head).textContent = told.what[column.mode] ?? "";
+    heads.append(column.head);
+  }
+  for (const field of told.fields) {
+    const line = body.insertRow(), name = document.createElement("th");
+    name.scope = "row";
+    name.textContent = field;
+    line.append(name);
+    for (const column of columns) column.cells.push(line.insertCell().appendChild(document.createElement("span")));
+  }
+  find("#one").hidden = told.choice;
+  find("#why").hidden = columns.length < 2;
+  find("#shuffle").hidden = !told.numeric;
+}
+
+// Numbers stay as they are written: those of 64 bits would not survive JavaScript's own.
+const exact = (_, value, context) => (typeof value === "number" ? context?.source ?? value : value);
+
+async function ask(column, id) {
+  const headers = { "content-type": "application/json", accept: "application/json" };
+  if (told.choice) headers["viewgate-mode"] = column.mode;
+  const body = JSON.stringify({ query: told.query, variables: { id } });
+  const started = performance.now();
+  const response = await fetch("/graphql", { method: "POST", headers, body, signal: AbortSignal.timeout(PATIENCE_MS) });
+  const text = await response.text();
+  return { response, text, ms: performance.now() - started };
+}
+
+async function turn(column) {
+  clearTimeout(column.timer);
+  const id = input.value.trim();
+  if (column.busy || document.hidden || !id) return;
+  column.busy = true;
+  const started = performance.now();
+  let show;
+  try {
+    const answer = await ask(column, id);
+    show = () => shown(column, id, answer);
+  } catch (error) {
+    const late = error.name === "TimeoutError";
+    show = () => failed(column, late ? `No answer within ${PATIENCE_MS / 1000} s; asking again.` : "The gateway cannot be reached; asking again.");
+  }
+  column.busy = false;
+  const current = id === input.value.trim();
+  if (current) show();
+  column.timer = setTimeout(turn, current ? Math.max(0, EVERY_MS - (performance.now() - started)) : 0, column);
+}
+
+function shown(column, id, { response, text, ms }) {
+  let answer;
+  try {
+    answer = JSON.parse(text, exact);
+  } catch {
+    return failed(column, `HTTP ${response.status}: the answer is not JSON.`);
+  }
+  const error = answer.errors?.[0];
+  if (error) return failed(column, `${error.extensions?.code ?? "error"}: ${error.message}`);
+  column.row = answer.data[told.root];
+  column.fresh = column.row !== null;
+  column.times = [...column.times, ms].slice(-KEPT);
+  fill(column);
+  says(column, ".trouble", column.fresh ? "" : `There is none with id ${id}.`);
+  says(column, ".from", origin(column.mode, response.headers));
+  says(column, ".ms", `${ms.toFixed(1)} ms`);
+  says(column, ".median", `median ${median(column.times).toFixed(1)} ms`);
+  compare();
+}
+
+function failed(column, sentence) {
+  column.fresh = false;
+  says(column, ".trouble", sentence);
+  compare();
+}
+
+// Whatever has not changed is not written again: a screen reader would say it again.
+function says(column, selector, text) {
+  const element = find(selector, column.head);
+  if (element.textContent !== text) element.textContent = text;
+}
+
+function origin(mode, headers) {
+  const by = headers.get("viewgate-mode"), fallback = headers.get("viewgate-fallback"), asOf = headers.get("viewgate-as-of");
+  const parts = [headers.get("viewgate-generation"), asOf && `age ${age(asOf)}`];
+  if (by !== mode) parts.unshift(`by ${by}${fallback ? ` (${fallback})` : ""}`);
+  return parts.filter(Boolean).join(" · ");
+}
+
+function median(times) {
+  const sorted = [...times].sort((one, other) => one - other), middle = sorted.length >> 1;
+  return sorted.length % 2 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2;
+}
+
+function fill(column) {
+  told.fields.forEach((field, place) => {
+    const value = column.row?.[field] ?? null, cell = column.cells[place], text = value === null ? "–" : String(value);
+    if (cell.textContent !== text) cell.textContent = text;
+    cell.title = text.length > 20 ? text : "";
+    cell.classList.toggle("none", value === null);
+  });
+}
+
+// Marks what most others do not say, and all where no two agree; draws all times on one scale.
+function compare() {
+  const fresh = columns.filter((column) => column.fresh);
+  const slowest = Math.max(1, ...columns.flatMap((column) => column.times));
+  told.fields.forEach((field, place) => {
+    const count = new Map();
+    for (const { row } of fresh) count.set(row[field], (count.get(row[field]) ?? 0) + 1);
+    const most = Math.max(...count.values());
+    for (const column of columns) {
+      const differs = column.fresh && count.size > 1 && (count.get(column.row[field]) < most || most * 2 <= fresh.length);
+      column.cells[place].parentElement.classList.toggle("differs", differs);
+      column.cells[place].parentElement.classList.toggle("old", !column.fresh);
+    }
+  });
+  for (const { head, times } of columns) {
+    const points = times.map((ms, place) => `${(place * 100) / (KEPT - 1)},${(19 - (18 * ms) / slowest).toFixed(1)}`);
+    find("polyline", head).setAttribute("points", points.join(" "));
+  }
+}
+
+function anew() {
+  for (const column of columns) {
+    column.times = [];
+    column.fresh = false;
+    turn(column);
+  }
+  find("#paused").textContent = input.value.trim() ? "" : "Write an id.";
+  compare();
+}
+
+build();
+input.addEventListener("input", anew);
+find("#shuffle").addEventListener("click", () => {
+  input.value = 1 + Math.floor(Math.random() * HIGHEST);
+  anew();
+});
+document.addEventListener("visibilitychange", () => columns.forEach(turn));
+anew();
