@@ -1,4 +1,4 @@
-"""The pages that are made from the code: schema.graphql, docs/commands.md, the table of docs/settings.md. `make docs` writes them."""
+"""What `make docs` makes from the code: schema.graphql, docs/commands.md, and the tables of docs/settings.md and docs/doctor.md."""
 
 import re
 from pathlib import Path
@@ -8,6 +8,7 @@ from typer.cli import get_docs_for_click
 
 from app.cli import program
 from app.commands.settings import as_text
+from app.doctor import page as doctor
 from app.settings import Settings, key_of
 from schema import graphql
 from schema.definition import read_definition
@@ -23,6 +24,7 @@ def pages() -> dict[Path, str]:
     return {
         Path("schema.graphql"): graphql.sdl(read_definition(UserView)),
         Path("docs/settings.md"): _replaced(settings.read_text(), HEAD + "| --- | --- | --- |\n" + "".join(_rows())),
+        Path("docs/doctor.md"): doctor.page((ROOT / "docs" / "doctor.md").read_text()),
         Path("docs/commands.md"): commands.read_text().partition("\n## ")[0] + "\n" + "\n".join(_commands()),
     }
 

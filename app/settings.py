@@ -113,7 +113,10 @@ def misspelt() -> list[str]:
 
 def hidden(value: object) -> object:
     """A setting's value as it may be shown: without the password of a URL."""
-    return re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:…@", value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    # a URL may have it in its query, too
+    return re.sub(r"(?<=://)([^/@:]*):.*@", r"\1:…@", re.sub(r"([?&]\w*pass\w*=)[^&]*", r"\1…", value))
 
 
 def _guess(key: str, keys: list[str]) -> str:

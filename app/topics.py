@@ -1,10 +1,18 @@
-"""Makes topics in Kafka where they are missing. Says nothing and stops nothing: who asked for them decides what a refusal means."""
+"""Names our own topic, and makes topics where they are missing. What a refusal means is decided by who asked for them."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import TopicAlreadyExistsError, for_code
+
+from app.settings import Settings
+from schema.definition import Definition
+
+
+def dead_letters(settings: Settings, definition: Definition) -> str:
+    """The topic of what is no change, of one view."""
+    return f"{settings.topic_prefix}{definition.name.lower()}.dead-letters"
 
 
 async def make_topics(

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from app.clients import open_redis
 from app.settings import Settings
 from app.telemetry import ProjectorMetrics
-from app.topics import make_topics
+from app.topics import dead_letters, make_topics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
@@ -129,7 +129,7 @@ async def _log(settings: Settings, definition: Definition) -> AsyncIterator[Kafk
 
 @asynccontextmanager
 async def _dead_letters(settings: Settings, definition: Definition) -> AsyncIterator[DeadLetterTopic]:
-    topic = f"{settings.topic_prefix}{definition.name.lower()}.dead-letters"
+    topic = dead_letters(settings, definition)
     await _create(settings.kafka_bootstrap, topic)
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, enable_idempotence=True)
     await producer.start()

@@ -28,12 +28,13 @@ async def test_passwords_are_hidden_in_both_forms() -> None:
     secrets = {
         "VIEWGATE_POSTGRES_URL": "postgresql://reader:hush@db/app",
         "VIEWGATE_REDIS_URL": "rediss://:hush@cache:6379/0",
-        "VIEWGATE_CACHE_REDIS_URL": "redis://u:hu@sh@cache:6379/0",
+        "VIEWGATE_CACHE_REDIS_URL": "redis://u:hu@sh@cache:6379/0?password=hush@er",
     }
     _, table, _ = await run("settings", **secrets)
     _, text, _ = await run("settings", "--json", **secrets)
     assert "hush" not in table + text
     assert "hu@sh" not in table + text
+    assert "er" not in json.loads(text)["VIEWGATE_CACHE_REDIS_URL"]["value"].removeprefix("redis")
     assert json.loads(text)["VIEWGATE_POSTGRES_URL"] == {"value": "postgresql://reader:…@db/app", "from": "environment"}
 
 
