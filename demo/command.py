@@ -1,56 +1,89 @@
-"""`viewgate demo`: the real stack, the seed, the main job, and one query answered in all three modes."""
+"""`viewgate demo`: the real stack, a scenario's seed, the main job, and one query answered in all three modes."""
 
 import asyncio
-import json
+import importlib.util
 import shutil
 import socket
-import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
-from datetime import datetime
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import asyncpg
-import httpx
 import typer
 import uvloop
 from rich.console import Console
-from rich.progress import Progress
 
 from app.cli import CommandError
+from app.settings import read_settings
 from app.stopping import told_to_stop
-from demo import seed
-from demo.publish import Publisher
+from app.views import definition_of
+from demo.environment import forget_the_told, told
+from demo.publish import Publisher, publish_all
+from demo.questions import Question, level, show
+from demo.scenario import Scenario, Seed, find
+from demo.seed_command import FOREVER
 from demo.servers.kafka import create_topics
-from demo.servers.process import NotReadyError, Process, ServerError, until
+from demo.servers.process import Process, ServerError
 from demo.servers.stack import Stack, locked, stack
-from demo.services import PORT, answers, service, settings
-from demo.sink import end_offsets, sunk
-from schema.definition import Definition, read_definition
-from schema.user import UserView
+from demo.services import PORT, answers, check_alive, service, settings
+from schema.definition import Definition
 
-MODES = ("view", "cache-aside", "sql")
-QUERY = '{ user(id: "1") { username name location joinedAt tweetCount followingCount followerCount likeCount } }'
-PARTITIONS = 6
 CACHE = Path(".cache").absolute()
 console = Console(highlight=False, soft_wrap=True)
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of the command."""
+
+    scenario: Scenario
+    definition: Definition
+    port: int
+    once: bool
+    fresh: bool
+    embedded: bool
+    reload: bool
+
+    @property
+    def folder(self) -> Path:
+        """What it keeps, and its logs; the scenario's own, and never one that holds anything else."""
+        return CACHE / ("demo" if self.scenario.name == "users" else f"demo-{self.scenario.name}")
+
+    @property
+    def url(self) -> str:
+        """Of the gateway, without a path."""
+        return f"http://127.0.0.1:{self.port}"
+
+
 def demo(
     port: Annotated[int, typer.Option(help="Where the gateway listens, on 127.0.0.1.", min=1, max=65535)] = PORT,
+    scenario: Annotated[
+        str, typer.Option(metavar="MODULE:NAME", help="What is shown: a view, its rows and its query.")
+    ] = "demo.scenario:USERS",
     once: Annotated[bool, typer.Option("--once", help="End after the answers.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier demo stored, and seed again.")] = False,
     embedded: Annotated[bool, typer.Option("--embedded", help="Servers from PyPI, even where real ones are installed.")] = False,
+    reload: Annotated[bool, typer.Option("--reload", help="Start gateway and projector again when a source file changes.")] = False,
 ) -> None:
     """Start Kafka, Redis, PostgreSQL, a projector and the gateway; seed them; answer one query in three modes; go on until Ctrl-C.
 
-    Examples: viewgate demo · viewgate demo --port 8001 · viewgate demo --once
+    \b
+    Examples:
+      viewgate demo
+      viewgate demo --port 8001 --once
+      viewgate demo --scenario examples.shop.scenario:SHOP --reload
     """
+    forget_the_told()
+    found = find(scenario)
+    definition = definition_of(read_settings().model_copy(update={"view": found.view, "topic_prefix": ""}))
     _check_free(port)
+    if reload and importlib.util.find_spec("watchfiles") is None:
+        raise CommandError("--reload needs watchfiles, which is installed for development only: `make dev`, or leave the option out.")
     try:
-        uvloop.run(_demo(port, once=once, fresh=fresh, embedded=embedded))
+        uvloop.run(_demo(Asked(found, definition, port, once, fresh, embedded, reload)))
     except (ServerError, asyncpg.PostgresError) as error:
         raise CommandError(str(error)) from error
 
@@ -64,9 +97,9 @@ def _check_free(port: int) -> None:
             raise CommandError(f"Port {port} is taken: stop what listens there, or choose another with `make demo PORT=8001`.") from taken
 
 
-async def _demo(port: int, *, once: bool, fresh: bool, embedded: bool) -> None:
+async def _demo(asked: Asked) -> None:
     stop = told_to_stop()
-    running = asyncio.create_task(_run(port, stop, once=once, fresh=fresh, embedded=embedded))
+    running = asyncio.create_task(_run(asked, stop))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not running.done():
@@ -78,29 +111,32 @@ async def _demo(port: int, *, once: bool, fresh: bool, embedded: bool) -> None:
         raise error
 
 
-async def _run(port: int, stop: asyncio.Event, *, once: bool, fresh: bool, embedded: bool) -> None:
-    folder = CACHE / "demo"
-    seeded = folder / f"seeded-{seed.VERSION}"
-    if fresh or not seeded.exists():
-        _forget(folder)
-    definition = read_definition(UserView)
+async def _run(asked: Asked, stop: asyncio.Event) -> None:
+    scenario, definition = asked.scenario, asked.definition
+    # what was built with another definition is no view of this one
+    seeded = asked.folder / f"seeded-{scenario.version}-{definition.fingerprint}"
+    if asked.fresh or not seeded.exists():
+        _forget(asked.folder)
     async with AsyncExitStack() as opened:
-        starting = stack(folder, CACHE, prefer="embedded" if embedded else None, say=console.print)
+        starting = stack(asked.folder, CACHE, prefer="embedded" if asked.embedded else None, say=console.print)
         servers = await opened.enter_async_context(starting)
-        size = seed.FULL if servers.kafka.what.startswith("Apache") else seed.SMALL
-        await create_topics(servers.kafka.address, dict.fromkeys(definition.topics, PARTITIONS), {"retention.ms": "-1"})
-        processes = await _start(opened, folder, servers, port)
+        await create_topics(servers.kafka.address, dict.fromkeys(definition.topics, scenario.partitions), FOREVER)
+        processes = await _start(opened, asked, servers)
         if not (servers.persistent and seeded.exists()):
-            await _seed(servers, definition, size)
+            seed = _seed_for(asked, servers)
+            await publish_all(Publisher(servers.kafka.address), seed.records(), seed.rows, console)
             if servers.persistent:
                 seeded.touch()
-        await _show(port, await _level(servers, definition, port))
-        if once:
-            return
-        traffic = service("traffic", ("demo.traffic", str(size.users)), folder, settings(servers, port))
-        await _open(opened, traffic)
-        console.print("Live changes are coming in, 20 a second. Ctrl-C stops everything.")
-        await _watch([*processes, traffic], stop)
+        question = Question(asked.url, scenario.query)
+        with console.status("Waiting until sink and projector have it all …"):
+            seconds = await level(question, definition, servers, partial(check_alive, processes))
+        await show(question, seconds, console.print)
+        if not asked.once:
+            await _go_on(opened, asked, servers, processes, stop)
+
+
+def _seed_for(asked: Asked, servers: Stack) -> Seed:
+    return asked.scenario.full if servers.kafka.what.startswith("Apache") else asked.scenario.small
 
 
 def _forget(folder: Path) -> None:
@@ -113,13 +149,15 @@ def _forget(folder: Path) -> None:
                 old.unlink()
 
 
-async def _start(opened: AsyncExitStack, folder: Path, servers: Stack, port: int) -> list[Process]:
-    environment = settings(servers, port)
+async def _start(opened: AsyncExitStack, asked: Asked, servers: Stack) -> list[Process]:
+    """Sink, projector and gateway; and the file that tells other terminals of them."""
+    environment = settings(servers, asked.scenario.view, asked.port)
     processes = [
-        service("sink", ("demo.sink",), folder, environment),
-        service("projector", ("app", "project"), folder, environment),
-        service("gateway", ("app", "serve"), folder, environment, answers(f"http://127.0.0.1:{port}/livez")),
+        service("sink", ("demo.sink",), asked.folder, environment),
+        service("projector", ("app", "project"), asked.folder, environment),
+        service("gateway", ("app", "serve"), asked.folder, environment, answers(f"{asked.url}/livez")),
     ]
+    opened.enter_context(told(asked.folder / "env", environment, [server.address for server in servers.servers if server.process]))
     for process in processes:
         await _open(opened, process)
     return processes
@@ -130,73 +168,41 @@ async def _open(opened: AsyncExitStack, process: Process) -> None:
     await process.start()
 
 
-async def _seed(servers: Stack, definition: Definition, size: seed.Size) -> None:
-    """Publish the seed to Kafka, as the services would: nothing is written to PostgreSQL or Redis here."""
-    publisher = Publisher(servers.kafka.address, definition.topic_prefix)
-    with Progress(console=console) as progress:
-        bar = progress.add_task(f"Publishing {size.rows:,} changes to Kafka", total=size.rows)
-        for number, (topic, key, value) in enumerate(seed.records(size), 1):
-            publisher.send(topic, key, value)
-            if number % 5000 == 0:
-                progress.update(bar, completed=number)
-                await asyncio.sleep(0)
-        await asyncio.to_thread(publisher.flush)
-        progress.update(bar, completed=size.rows)
+async def _go_on(opened: AsyncExitStack, asked: Asked, servers: Stack, processes: Sequence[Process], stop: asyncio.Event) -> None:
+    """Live changes, until Ctrl-C. Raises ServerError when one of ours has ended by itself."""
+    traffic = _seed_for(asked, servers).traffic
+    live = [service("traffic", traffic, asked.folder, settings(servers, asked.scenario.view, asked.port))] if traffic else []
+    for process in live:
+        await _open(opened, process)
+    sink, *restarted = processes
+    kept = [sink, *live] if asked.reload else [*processes, *live]
+    ticks = _reloading(asked, servers, restarted) if asked.reload else _ticks()
+    # by then files are watched
+    await anext(ticks)
+    _tell(asked, "Live changes are coming in. " if traffic else "")
+    async for _ in ticks:
+        if stop.is_set():
+            return
+        check_alive(kept)
 
 
-async def _level(servers: Stack, definition: Definition, port: int) -> float:
-    """Wait until PostgreSQL and the view have everything published so far; the seconds it took."""
-    began = time.monotonic()
-    moment = time.time()
-    ends = await end_offsets(servers.kafka.address, definition.topics)
-    connection = await asyncpg.connect(servers.postgres.address)
-    try:
-        with console.status("Waiting until sink and projector have it all …"):
-            await until(partial(sunk, connection, ends), 300)
-            await until(partial(_passed, port, moment), 300)
-    except TimeoutError as late:
-        raise ServerError(f"The view was not level after 5 minutes: {late}. See the logs in {CACHE / 'demo'}.") from late
-    finally:
-        await connection.close()
-    return time.monotonic() - began
+def _tell(asked: Asked, live: str) -> None:
+    if asked.reload:
+        console.print("Gateway and projector start again when a source file changes.")
+    console.print(f"In a browser:         {asked.url}/ and {asked.url}/graphql")
+    console.print(f"In another terminal:  . {(asked.folder / 'env').relative_to(CACHE.parent)}")
+    console.print("                then: viewgate user 1 · viewgate doctor · viewgate audit")
+    console.print(f"{live}Ctrl-C stops everything.")
 
 
-async def _passed(port: int, moment: float) -> None:
-    """Raises NotReadyError until the view has everything that was published at `moment`, in Unix seconds."""
-    answer, _ = await _ask(port, "view")
-    as_of = answer.headers.get("viewgate-as-of")
-    if answer.headers.get("viewgate-mode") != "view" or as_of is None or datetime.fromisoformat(as_of).timestamp() < moment:
-        raise NotReadyError(f"the view is as of {as_of}")
+def _reloading(asked: Asked, servers: Stack, processes: Sequence[Process]) -> AsyncIterator[None]:
+    from demo.reload import Reloading, folders_of  # noqa: PLC0415  # watchfiles is there for development only
+
+    ours = servers.redis.address if servers.redis.process else None
+    return Reloading(processes, ours, console.print).watch(folders_of(asked.scenario.view))
 
 
-async def _ask(port: int, mode: str) -> tuple[httpx.Response, float]:
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        url = f"http://127.0.0.1:{port}/graphql"
-        await client.get(f"http://127.0.0.1:{port}/livez")
-        began = time.perf_counter()
-        answer = await client.post(url, json={"query": QUERY}, headers={"viewgate-mode": mode})
-        return answer, (time.perf_counter() - began) * 1000
-
-
-async def _show(port: int, level_seconds: float) -> None:
-    url = f"http://127.0.0.1:{port}/graphql"
-    console.print(f"\n[bold]GraphQL at {url}[/] (sink and projector level after {level_seconds:.1f} s)\n\n{QUERY}\n")
-    given: dict[str, Mapping[str, object]] = {}
-    for mode in MODES:
-        await _ask(port, mode)
-        answer, ms = await _ask(port, mode)
-        given[mode] = answer.json()
-        console.print(f"{mode:>12} {ms:6.1f} ms  {json.dumps(given[mode], ensure_ascii=False)}")
-    if any("errors" in answer or answer != given["sql"] for answer in given.values()):
-        raise ServerError("The modes do not answer alike. That is a bug: please report it with the output above.")
-    body = json.dumps({"query": QUERY})
-    console.print(f"\ncurl {url} -H 'content-type: application/json' -d '{body}'\n")
-
-
-async def _watch(processes: list[Process], stop: asyncio.Event) -> None:
-    """Until Ctrl-C. Raises ServerError when one of ours has ended by itself."""
-    while not stop.is_set():
-        for process in processes:
-            if not process.alive:
-                raise ServerError(f"{process.command.name} has ended by itself; its log is {process.command.log}.")
+async def _ticks() -> AsyncIterator[None]:
+    while True:
+        yield
         await asyncio.sleep(0.5)

@@ -1,19 +1,33 @@
 """Single-write: a service that publishes each change to Kafka, in the envelope, and writes nowhere else."""
 
+import asyncio
 from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from confluent_kafka import KafkaException, Producer
+from rich.console import Console
+from rich.progress import Progress
 
 from schema.fields import Row
 
+Record = tuple[str, bytes, bytes]
+SHOWN_EVERY = 5_000
 _ENCODE = msgspec.json.Encoder().encode
 
 
 def envelope(op: str, before: Row | None, after: Row | None, ts_ms: int) -> bytes:
     """A change as it goes over the wire."""
     return _ENCODE({"op": op, "before": before, "after": after, "ts_ms": ts_ms})
+
+
+def record(op: str, before: Row | None, after: Row | None, ts_ms: int) -> Record:
+    """A change as topic (before any prefix), key and value. ts_ms: when it happened, in Unix ms."""
+    row = after if after is not None else before
+    if row is None:
+        raise ValueError("a change has a before or an after")
+    source = type(row).source
+    return source.topic, str(getattr(row, source.key)).encode(), envelope(op, before, after, ts_ms)
 
 
 class Publisher:
@@ -37,10 +51,7 @@ class Publisher:
 
     def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None:
         """Queue one change; `flush` says whether all arrived."""
-        row = after if after is not None else before
-        if row is None:
-            raise ValueError("a change has a before or an after")
-        self.send(type(row).source.topic, str(getattr(row, type(row).source.key)).encode(), envelope(op, before, after, ts_ms))
+        self.send(*record(op, before, after, ts_ms))
 
     def send(self, topic: str, key: bytes, value: bytes | None) -> None:
         """Queue any bytes; waits where the queue is full."""
@@ -53,7 +64,7 @@ class Publisher:
                 self._producer.poll(0)
                 return
 
-    def send_all(self, records: Iterable[tuple[str, bytes, bytes]]) -> int:
+    def send_all(self, records: Iterable[Record]) -> int:
         """Queue (topic, key, value) records; how many."""
         count = 0
         for topic, key, value in records:
@@ -70,3 +81,16 @@ class Publisher:
     def _delivered(self, error: Any, _record: Any) -> None:
         if error is not None:
             self._failed.append(str(error))
+
+
+async def publish_all(publisher: Publisher, records: Iterable[Record], count: int, console: Console) -> None:
+    """Send so many records under a progress bar; return when all have arrived. Can be cancelled. Raises KafkaException."""
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task(f"Publishing {count:,} changes to Kafka", total=count)
+        for number, one in enumerate(records, 1):
+            publisher.send(*one)
+            if number % SHOWN_EVERY == 0:
+                progress.update(bar, completed=number)
+                await asyncio.sleep(0)
+        await asyncio.to_thread(publisher.flush)
+        progress.update(bar, completed=count)

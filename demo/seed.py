@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from demo.publish import envelope
+from demo.publish import Record, record
 from schema.fields import Row
 from schema.user import PROFILE_BANNERS, PROFILE_IMAGES, Follows, Likes, Tweets, Users
 
@@ -39,11 +39,9 @@ FULL = sized(40_000)
 SMALL = Size(users=5_000, tweets=15_000, follows=40_000, likes=25_000)
 
 
-def records(size: Size) -> Iterator[tuple[str, bytes, bytes]]:
-    """Topic, key and value of each seeded change: all are inserts."""
-    for row in rows(size):
-        source = type(row).source
-        yield source.topic, str(getattr(row, source.key)).encode(), envelope("c", None, row, _ms(row))
+def records(size: Size) -> Iterator[Record]:
+    """Each seeded change: all are inserts."""
+    return (record("c", None, row, _ms(row)) for row in rows(size))
 
 
 def rows(size: Size) -> Iterator[Row]:

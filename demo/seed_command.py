@@ -6,7 +6,6 @@ import typer
 import uvloop
 from aiokafka.errors import KafkaError
 from confluent_kafka import KafkaException
-from rich.progress import Progress
 
 from app.cli import CommandError
 from app.console import console
@@ -14,7 +13,7 @@ from app.settings import Settings, read_settings
 from app.telemetry import set_up_logs
 from app.views import definition_of
 from demo import seed as seeds
-from demo.publish import Publisher
+from demo.publish import Publisher, publish_all
 from demo.servers.kafka import create_topics
 from demo.servers.process import ServerError
 from demo.sink import end_offsets
@@ -55,8 +54,13 @@ def seed(
         return
     if held:
         raise CommandError(f"The topics hold {held:,} records already; set VIEWGATE_TOPIC_PREFIX to seed others, or empty these first.")
-    published = _publish(settings, seeds.sized(users))
-    typer.echo(f"{published:,} changes published to {', '.join(sorted(definition.topics))}.")
+    size = seeds.sized(users)
+    publisher = Publisher(settings.kafka_bootstrap, settings.topic_prefix)
+    try:
+        uvloop.run(publish_all(publisher, seeds.records(size), size.rows, console(stderr=True)))
+    except KafkaException as error:
+        raise CommandError(f"Not everything arrived: {error}. Seed other topics, by VIEWGATE_TOPIC_PREFIX.") from error
+    typer.echo(f"{size.rows:,} changes published to {', '.join(sorted(definition.topics))}.")
 
 
 def users_of(settings: Settings) -> Definition:
@@ -78,19 +82,3 @@ async def _held(settings: Settings, definition: Definition, partitions: int, rep
     """Make the topics that are missing; how many records all of them hold."""
     await create_topics(settings.kafka_bootstrap, dict.fromkeys(definition.topics, partitions), FOREVER, replicas)
     return sum((await end_offsets(settings.kafka_bootstrap, definition.topics)).values())
-
-
-def _publish(settings: Settings, size: seeds.Size) -> int:
-    publisher = Publisher(settings.kafka_bootstrap, settings.topic_prefix)
-    shown = console(stderr=True)
-    with Progress(console=shown, disable=not shown.is_terminal) as progress:
-        bar = progress.add_task("Publishing", total=size.rows)
-        for number, record in enumerate(seeds.records(size), 1):
-            publisher.send(*record)
-            if number % 5000 == 0:
-                progress.update(bar, completed=number)
-    try:
-        publisher.flush()
-    except KafkaException as error:
-        raise CommandError(f"Not everything arrived: {error}. Seed other topics, by VIEWGATE_TOPIC_PREFIX.") from error
-    return size.rows

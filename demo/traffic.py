@@ -223,9 +223,3 @@ def _now() -> datetime:
 
 def _ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-if __name__ == "__main__":
-    import sys
-
-    traffic(users=int(sys.argv[1]), rate=20, mix=MIXED, seconds=None)

@@ -1,79 +1,85 @@
-"""The demo as a newcomer runs it: one command, three answers alike, nothing left behind."""
+"""The demo as a newcomer runs it: one command, three answers alike, what other terminals are told, nothing left behind."""
 
 import asyncio
 import os
 import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
-from demo.servers import kafka, postgres
-from demo.servers import redis as redis_server
-from demo.servers.account import scratch
-from demo.servers.process import NotReadyError, ServerError, free_port, until
-
-CACHE = Path(__file__).parents[1] / ".cache"
-pytestmark = pytest.mark.servers
+from app.cli import CommandError
+from demo.environment import ADDRESSES, MARK, as_shell, forget_the_told
+from demo.scenario import USERS, find
+from demo.servers.process import until
+from tests.demos import GOES_ON, alike, need_real_servers, once, place, processes, running, says, told, viewgate
 
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder to run the demo in, with the downloads of this checkout."""
-    with scratch() as made:
-        (CACHE / "kafka").mkdir(parents=True, exist_ok=True)
-        (made / ".cache").mkdir()
-        (made / ".cache" / "kafka").symlink_to(CACHE / "kafka")
+    with place() as made:
         yield made
 
 
+@pytest.mark.servers
 async def test_the_demo_answers_one_query_alike_in_three_modes_with_everything_embedded(folder: Path) -> None:
-    await check_once(folder, "--embedded")
+    assert re.search(r'"followerCount": [1-9]', alike(await once(folder, "--embedded")))
 
 
+@pytest.mark.servers
 async def test_the_demo_answers_one_query_alike_in_three_modes_with_real_servers(folder: Path) -> None:
-    try:
-        for server in (kafka, redis_server, postgres):
-            await server.find(CACHE, "installed", print)
-    except ServerError as missing:
-        if os.environ.get("CI") == "true":
-            raise
-        pytest.skip(str(missing))
-    await check_once(folder)
+    await need_real_servers()
+    await once(folder)
     # what the first run stored is there again
-    output = await check_once(folder)
+    output = await once(folder)
     assert "Publishing" not in output
 
 
+@pytest.mark.servers
 async def test_ctrl_c_ends_a_demo_that_was_audited_under_live_changes_and_leaves_no_process(folder: Path) -> None:
     async with running(folder, "--embedded") as (process, log):
-        await until(lambda: says(log, "Ctrl-C stops everything"), 120)
-        environment = addresses(log.read_text())
-        assert "0 mismatches" in await audited(folder, environment, 0)
+        await until(lambda: says(log, GOES_ON), 120)
+        assert "In another terminal:  . .cache/demo/env\n" in log.read_text()
+        environment = await told(folder)
+        code, output = await viewgate(folder, environment, "audit")
+        assert (code, "0 mismatches" in output) == (0, True), output
         redis = Redis.from_url(environment["VIEWGATE_REDIS_URL"])
         (key,) = [key async for key in redis.scan_iter("user:g1.*:{*}:4999")]
         await redis.hset(key, "1", '"Mallory"')
         await redis.aclose()
-        assert '4999: name is "Mallory" in the view' in await audited(folder, environment, 1)
+        code, output = await viewgate(folder, environment, "audit")
+        assert (code, '4999: name is "Mallory" in the view' in output) == (1, True), output
         process.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(process.wait(), 30) == 0
     assert processes(folder) == []
+    assert not (folder / ".cache" / "demo" / "env").exists()
 
 
+@pytest.mark.servers
 async def test_a_projector_that_dies_ends_the_demo_with_the_name_of_its_log(folder: Path) -> None:
     async with running(folder, "--embedded") as (process, log):
-        await until(lambda: says(log, "Ctrl-C stops everything"), 120)
+        await until(lambda: says(log, GOES_ON), 120)
         assert len(processes(folder)) >= 7
-        (projector,) = [pid for pid, words in processes(folder) if "project" in words]
-        os.kill(projector, signal.SIGKILL)
+        await _kill_the_projector(folder)
         assert await asyncio.wait_for(process.wait(), 30) == 1
         assert re.search(r"projector has ended by itself.*projector\.log", log.read_text().replace("\n", " "))
     assert processes(folder) == []
+    assert not (folder / ".cache" / "demo" / "env").exists()
+
+
+@pytest.mark.servers
+async def test_a_projector_that_dies_while_the_demo_waits_for_it_is_told_at_once(folder: Path) -> None:
+    async with running(folder, "--embedded") as (process, log):
+        await until(lambda: says(log, "Publishing"), 120)
+        await _kill_the_projector(folder)
+        assert await asyncio.wait_for(process.wait(), 60) == 1
+        assert "projector has ended by itself" in log.read_text()
 
 
 async def test_a_taken_port_is_told_before_anything_is_started(folder: Path) -> None:
@@ -84,72 +90,65 @@ async def test_a_taken_port_is_told_before_anything_is_started(folder: Path) -> 
             assert f"Port {port} is taken" in log.read_text()
 
 
-async def check_once(folder: Path, *options: str) -> str:
-    async with running(folder, "--once", *options) as (process, log):
-        assert await asyncio.wait_for(process.wait(), 180) == 0, log.read_text()
-        output = log.read_text()
-    answers = re.findall(r"^ *(view|cache-aside|sql) +[0-9.]+ ms +(\{.*\})$", output, re.MULTILINE)
-    assert [mode for mode, _ in answers] == ["view", "cache-aside", "sql"], output
-    assert len({answer for _, answer in answers}) == 1
-    assert re.search(r'"followerCount": [1-9]', answers[0][1])
-    assert processes(folder) == []
-    return output
+async def _kill_the_projector(folder: Path) -> None:
+    (projector,) = [pid for pid, words in processes(folder) if "project" in words]
+    os.kill(projector, signal.SIGKILL)
 
 
-@asynccontextmanager
-async def running(folder: Path, *options: str) -> AsyncIterator[tuple[asyncio.subprocess.Process, Path]]:
-    """`viewgate demo` in a folder, and the file that it prints to."""
-    log = folder / "output"
-    where = () if "--port" in options else ("--port", str(free_port()))
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "app", "demo", *options, *where, cwd=folder, stdout=output, stderr=output, env=clean(folder)
-        )
-    try:
-        yield process, log
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+def test_the_scenario_of_the_users_is_found_by_its_name() -> None:
+    assert find("demo.scenario:USERS") is USERS
 
 
-async def audited(folder: Path, environment: dict[str, str], code: int) -> str:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "app", "audit", cwd=folder, env=clean(folder) | environment, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    assert process.returncode == code, output
-    return output.decode()
+@pytest.mark.parametrize(
+    ("named", "said"),
+    [
+        ("shop", "--scenario shop: write module:NAME"),
+        (":SHOP", "--scenario :SHOP: write module:NAME"),
+        ("examples.shop.scenario:", "write module:NAME"),
+        ("no.such.module:SHOP", "--scenario no.such.module:SHOP cannot be loaded (No module named 'no'): write module:NAME"),
+        ("demo.scenario:NOBODY", "has no attribute 'NOBODY'): write module:NAME"),
+        ("demo.scenario:find", "--scenario demo.scenario:find is a function and no Scenario"),
+    ],
+)
+def test_a_scenario_that_is_none_is_refused_with_what_is_expected(named: str, said: str) -> None:
+    with pytest.raises(CommandError, match=r"such as demo\.scenario:USERS or examples\.shop\.scenario:SHOP\.") as refused:
+        find(named)
+    assert said in str(refused.value)
 
 
-def clean(folder: Path) -> dict[str, str]:
-    """This environment without settings of ours, and with a mark that every child inherits; lines as wide as they come."""
-    own = {name: value for name, value in os.environ.items() if not name.startswith("VIEWGATE_")}
-    return own | {"STARTED_IN": str(folder), "COLUMNS": "400", "PYTHONPATH": str(Path(__file__).parents[1])}
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh", "fish"])
+def test_the_file_for_other_terminals_is_read_alike_by_every_shell_and_twice_is_as_good_as_once(shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"{shell} is not on PATH")
+    settings = {"VIEWGATE_POSTGRES_URL": 'postgresql://o\'brien:pa$$ w`o`rd@127.0.0.1/v?a=1&b="2"', "VIEWGATE_TOPIC_PREFIX": ""}
+    programs = tmp_path / "a place; of $HOME" / "bin"
+    file = tmp_path / "env"
+    file.write_text(as_shell(settings, programs))
+    read = f"set -e; . {file}; . {file}; env -0" if shell != "fish" else f". {file}; . {file}; env -0"
+    output = subprocess.run((shell, "-c", read), env={"PATH": os.environ["PATH"]}, capture_output=True, check=True)
+    environment = dict(line.split("=", 1) for line in output.stdout.decode().split("\0") if line)
+    assert output.stderr == b""
+    assert environment["VIEWGATE_POSTGRES_URL"] == settings["VIEWGATE_POSTGRES_URL"]
+    assert "VIEWGATE_TOPIC_PREFIX" not in environment
+    assert environment["PATH"] == f"{programs}:{os.environ['PATH']}"
 
 
-def addresses(output: str) -> dict[str, str]:
-    found = dict(re.findall(r"^(kafka|redis|postgres): .*, \w+, at (\S+)$", output, re.MULTILINE))
-    return {
-        "VIEWGATE_KAFKA_BOOTSTRAP": found["kafka"],
-        "VIEWGATE_REDIS_URL": found["redis"],
-        "VIEWGATE_POSTGRES_URL": found["postgres"],
-    }
+def test_a_terminal_that_has_read_the_file_of_an_ended_demo_can_start_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    kafka, redis, postgres = ADDRESSES
+    monkeypatch.setenv(MARK, "127.0.0.1:19092 redis://127.0.0.1:20000/0")
+    monkeypatch.setenv(kafka, "127.0.0.1:19092")
+    monkeypatch.setenv(redis, "redis://my-own:6379/0")
+    monkeypatch.delenv(postgres, raising=False)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:/usr/bin:/bin")
+    forget_the_told()
+    assert [os.environ.get(name) for name in (*ADDRESSES, MARK)] == [None, "redis://my-own:6379/0", None, None]
+    assert os.environ["PATH"] == "/usr/bin:/bin"
 
 
-async def says(log: Path, words: str) -> None:
-    output = log.read_text()  # noqa: ASYNC240  # a small file
-    if words not in output:
-        raise NotReadyError(output[-2000:])
-
-
-def processes(folder: Path) -> list[tuple[int, list[str]]]:
-    """The processes that a demo in this folder has started, and their words."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdigit() and f"STARTED_IN={folder}".encode() in (entry / "environ").read_bytes().split(b"\0"):
-                found.append((int(entry.name), (entry / "cmdline").read_text().split("\0")))
-        except OSError:
-            continue
-    return found
+def test_a_terminal_that_has_read_no_file_starts_a_demo_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = {"VIEWGATE_REDIS_URL": "redis://my-own:6379/0", "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+    monkeypatch.delenv(MARK, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    forget_the_told()
+    assert {name: os.environ[name] for name in given} == given

@@ -1,37 +1,57 @@
 """README and docs held against the house: paths, commands and the query that they name."""
 
 import re
-import sys
-import types
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
+import typer
 from graphql import build_schema, parse, validate
 
+from app.cli import program
+from app.settings import Settings, key_of
+from app.views import definition_of
+from examples.shop.scenario import SHOP
+from examples.shop.view import CustomerView, Orders
 from schema.definition import read_definition
 from schema.fields import Count
 from schema.graphql import sdl
 from schema.user import Tweets, UserView
 
 HOUSE = Path(__file__).parents[1]
-PAGES = sorted([HOUSE / "README.md", HOUSE / "CHANGELOG.md", HOUSE / "k8s" / "README.md", *(HOUSE / "docs").glob("*.md")])
+ROOT_PAGES = ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "k8s/README.md", "examples/shop/README.md")
+PAGES = sorted([*(HOUSE / page for page in ROOT_PAGES), *(HOUSE / "docs").glob("*.md")])
 # `app/server.py`, `schema.graphql`, `app/commands/`; not user:g1, /readyz or .cache/demo
 FILE = re.compile(r"`(\w[\w-]*(?:/[\w-]+)*(?:/|\.(?:py|lua|md|toml|graphql|txt|yaml)))`")
 LINK = re.compile(r"\]\(((?!https?:)[^)#]+)\)")
 COMMAND = re.compile(r"\bviewgate ([a-z]+)\b")
+OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
+SETTING = re.compile(r"\bVIEWGATE_[A-Z_]*[A-Z]\b")
 
 
 def _limits() -> str:
     return (HOUSE / "README.md").read_text().split("## Limits")[1].split("\n## ")[0]
 
 
+def _code(page: Path) -> list[str]:
+    """In lines of its own or within a sentence."""
+    return re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)
+
+
 def _named(page: Path) -> set[str]:
-    """Commands in code, in a line of its own or within a sentence."""
-    code = re.findall(r"```.*?```|`[^`\n]+`", page.read_text(), re.DOTALL)
-    return {name for text in code for name in COMMAND.findall(text)}
+    return {name for text in _code(page) for name in COMMAND.findall(text)}
+
+
+def _calls(page: Path) -> list[tuple[str, str]]:
+    """Each command in code, with the rest of its line up to a comment, a pipe or another command; without what is quoted."""
+    return [call for text in _code(page) for call in re.findall(r"\bviewgate ([a-z]+)\b([^\n#|·]*)", re.sub(r"'[^'\n]*'", "", text))]
+
+
+def _options(commands: Any, name: str) -> set[str]:
+    command = commands.get_command(None, name)
+    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
 
 
 def _sentences() -> list[str]:
@@ -75,16 +95,42 @@ def test_the_line_that_the_readme_adds_is_one_that_a_view_can_have() -> None:
     assert [field.camel for field in read_definition(dataclass(made)).aggregates][-1] == "helloCount"
 
 
-def test_the_other_view_of_the_docs_can_be_served() -> None:
-    example, printing = re.findall(r"```python\n(.*?)```", (HOUSE / "docs" / "another-view.md").read_text(), re.DOTALL)
-    names: dict[str, Any] = {"__name__": "shop", "print": lambda _: None}
-    module = types.ModuleType("shop")
-    module.__dict__.update(names)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "shop", module)
-        exec(example + printing, module.__dict__)
-        text = sdl(read_definition(module.CustomerView))
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
+def test_every_setting_that_a_page_names_is_one(page: Path) -> None:
+    known = {key_of(name) for name in Settings.model_fields}
+    assert set(SETTING.findall(page.read_text())) - known == set()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
+def test_every_option_that_a_page_gives_a_command_is_one_of_it(page: Path) -> None:
+    commands = typer.main.get_command(program())
+    given = [(name, option) for name, words in _calls(page) for option in OPTION.findall(words)]
+    known = {name: _options(commands, name) for name, _ in given if name in entry_points(group="viewgate.commands").names}
+    assert [(name, option) for name, option in given if name in known and option not in known[name]] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(HOUSE)))
+def test_every_target_of_make_that_a_page_names_exists(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (HOUSE / "Makefile").read_text(), re.MULTILINE))
+    named = {target for text in _code(page) for target in re.findall(r"(?:^|[ `\n])make ([a-z-]+)", text)}
+    assert named - targets == set()
+
+
+def test_the_example_of_the_shop_is_a_view_that_can_be_served() -> None:
+    text = sdl(definition_of(Settings(view=SHOP.view)))
     assert [name for name in ("customerByEmail(", "orderCount: Int!", "paidCents: BigInt!") if name not in text] == []
+    queries = re.findall(r"```graphql\n(.*?)```", (HOUSE / "examples" / "shop" / "README.md").read_text(), re.DOTALL)
+    assert [query.strip() for query in queries] == [SHOP.query]
+    assert validate(build_schema(text), parse(SHOP.query)) == []
+
+
+def test_the_line_that_the_page_of_the_shop_adds_is_one_that_its_view_can_have() -> None:
+    page = (HOUSE / "examples" / "shop" / "README.md").read_text()
+    line = re.search(r"^    (cancelled_count): Annotated\[int, (Count.*)\]$", page, re.MULTILINE)
+    assert line
+    count = eval(line[2], {"Count": Count, "Orders": Orders})
+    made: type[CustomerView] = type("CustomerView", (CustomerView,), {"__annotations__": {line[1]: Annotated[int, count]}})
+    assert [field.camel for field in read_definition(dataclass(made)).aggregates][-1] == "cancelledCount"
 
 
 @pytest.mark.parametrize("sentence", _sentences())

@@ -43,7 +43,7 @@ def audit() -> None:
     for mismatch in report.mismatches[:SHOWN]:
         in_view, in_sql = _shown(mismatch.in_view), _shown(mismatch.in_sql)
         typer.echo(f"{definition.name} {mismatch.id}: {mismatch.field} is {in_view} in the view, {in_sql} in SQL")
-    typer.echo(f"{report.rows} users checked, {report.fields} fields compared, {len(report.mismatches)} mismatches")
+    typer.echo(f"{report.rows} rows checked, {report.fields} fields compared, {len(report.mismatches)} mismatches")
     if report.mismatches:
         sys.exit(1)
 

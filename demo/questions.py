@@ -1,0 +1,81 @@
+"""What a demo asks its gateway: one query in every mode, when all that was published is in PostgreSQL and in the view."""
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import asyncpg
+import httpx
+
+from demo.servers.process import NotReadyError, ServerError, until
+from demo.servers.stack import Stack
+from demo.sink import end_offsets, sunk
+from schema.definition import Definition
+
+MODES = ("view", "cache-aside", "sql")
+LEVEL_SECONDS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """gateway: its URL, without a path."""
+
+    gateway: str
+    query: str
+
+    async def ask(self, mode: str) -> tuple[httpx.Response, float]:
+        """The response, and how many ms it took over an open connection."""
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            await client.get(f"{self.gateway}/livez")
+            began = time.perf_counter()
+            answer = await client.post(f"{self.gateway}/graphql", json={"query": self.query}, headers={"viewgate-mode": mode})
+            return answer, (time.perf_counter() - began) * 1000
+
+
+async def level(question: Question, definition: Definition, servers: Stack, check: Callable[[], None]) -> float:
+    """Wait until PostgreSQL and the view have all that was published; the seconds it took. Raises ServerError, and as `check` does."""
+    began = time.monotonic()
+    moment = time.time()
+    ends = await end_offsets(servers.kafka.address, definition.topics)
+    connection = await asyncpg.connect(servers.postgres.address)
+
+    async def reached() -> None:
+        check()
+        await sunk(connection, ends)
+        await _passed(question, moment)
+
+    try:
+        await until(reached, LEVEL_SECONDS)
+    except TimeoutError as late:
+        raise ServerError(
+            f"The view was not level after {LEVEL_SECONDS // 60} minutes: {late}. See the logs of sink and projector."
+        ) from late
+    finally:
+        await connection.close()
+    return time.monotonic() - began
+
+
+async def _passed(question: Question, moment: float) -> None:
+    """Raises NotReadyError until the view has everything that was published at `moment`, in Unix seconds."""
+    answer, _ = await question.ask("view")
+    as_of = answer.headers.get("viewgate-as-of")
+    if answer.headers.get("viewgate-mode") != "view" or as_of is None or datetime.fromisoformat(as_of).timestamp() < moment:
+        raise NotReadyError(f"the view is as of {as_of}")
+
+
+async def show(question: Question, level_seconds: float, say: Callable[[str], None]) -> None:
+    """Ask in every mode, and say what each answers. Raises ServerError where they differ."""
+    url = f"{question.gateway}/graphql"
+    say(f"\n[bold]GraphQL at {url}[/] (sink and projector level after {level_seconds:.1f} s)\n\n{question.query}\n")
+    given: dict[str, Mapping[str, object]] = {}
+    for mode in MODES:
+        await question.ask(mode)
+        answer, ms = await question.ask(mode)
+        given[mode] = answer.json()
+        say(f"{mode:>12} {ms:6.1f} ms  {json.dumps(given[mode], ensure_ascii=False)}")
+    if any("errors" in answer or answer != given["sql"] for answer in given.values()):
+        raise ServerError("The modes do not answer alike. That is a bug: please report it with the output above.")
+    body = json.dumps({"query": question.query})
+    say(f"\ncurl {url} -H 'content-type: application/json' -d '{body}'\n")

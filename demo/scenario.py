@@ -1,0 +1,75 @@
+"""What a demo shows: a view, its rows, one query and live changes. Starts nothing and publishes nothing."""
+
+import importlib
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from app.cli import CommandError
+from demo import seed
+from demo.publish import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What is published before the query is asked.
+
+    rows: how many changes. records: makes them anew at each call, the same every time (demo/publish.py makes one of a row).
+    traffic: the live changes that fit, as the words after `python -m`, told of Kafka by the settings; empty: none.
+    """
+
+    rows: int
+    records: Callable[[], Iterable[Record]]
+    traffic: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """A demo of one view.
+
+    name: of its folder, so that two scenarios never share data. view: module:class, as in VIEWGATE_VIEW. query: asked in every mode.
+    full: for real servers. small: for librdkafka's mock broker, which keeps 5 MiB per partition. version: another one makes
+    the demo forget what it seeded before. partitions: of each topic.
+    """
+
+    name: str
+    view: str
+    query: str
+    full: Seed
+    small: Seed
+    version: int = 1
+    partitions: int = 6
+
+
+def find(named: str) -> Scenario:
+    """The scenario that module:NAME names; modules are looked for in the current folder too. Raises CommandError."""
+    module, _, name = named.partition(":")
+    if not module or not name:
+        raise CommandError(f"--scenario {named}: {EXPECTED}")
+    if "" not in sys.path:
+        sys.path.append("")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, SyntaxError) as error:
+        raise CommandError(f"--scenario {named} cannot be loaded ({error}): {EXPECTED}") from error
+    if not isinstance(found, Scenario):
+        raise CommandError(f"--scenario {named} is a {type(found).__name__} and no Scenario of demo/scenario.py: {EXPECTED}")
+    return found
+
+
+EXPECTED = "write module:NAME of a scenario, such as demo.scenario:USERS or examples.shop.scenario:SHOP."
+
+
+def _users(size: seed.Size) -> Seed:
+    return Seed(size.rows, partial(seed.records, size), ("app", "traffic", "--rate", "20", "--users", str(size.users)))
+
+
+USERS = Scenario(
+    name="users",
+    view="schema.user:UserView",
+    query='{ user(id: "1") { username name location joinedAt tweetCount followingCount followerCount likeCount } }',
+    full=_users(seed.FULL),
+    small=_users(seed.SMALL),
+    version=seed.VERSION,
+)
