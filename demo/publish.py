@@ -85,8 +85,11 @@ class Publisher:
 
 async def publish_all(publisher: Publisher, records: Iterable[Record], count: int, console: Console) -> None:
     """Send so many records under a progress bar; return when all have arrived. Can be cancelled. Raises KafkaException."""
+    told = f"Publishing {count:,} changes to Kafka"
+    if not console.is_terminal:
+        console.print(told)
     with Progress(console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task(f"Publishing {count:,} changes to Kafka", total=count)
+        bar = progress.add_task(told, total=count)
         for number, one in enumerate(records, 1):
             publisher.send(*one)
             if number % SHOWN_EVERY == 0:

@@ -1,5 +1,6 @@
-"""Real servers for all tests, started once on free ports; and the mark on each test that asks for one."""
+"""Real servers for all tests, started once on free ports; and the mark on each test that asks for one or for a process."""
 
+import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -23,8 +24,13 @@ SERVERS = {"kafka_at", "redis_at", "postgres_at"}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SERVERS & set(getattr(item, "fixturenames", ())):
+        if SERVERS & set(getattr(item, "fixturenames", ())) or _runs_commands(item):
             item.add_marker("servers")
+
+
+def _runs_commands(item: pytest.Item) -> bool:
+    """Those of the commands that wait for something run `viewgate` in processes of its own: too slow for `make check`."""
+    return item.path.parent.name == "commands" and inspect.iscoroutinefunction(getattr(item, "function", None))
 
 
 @pytest.fixture(scope="session")
