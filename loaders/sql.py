@@ -11,8 +11,10 @@ from schema import layout, sql
 from schema.definition import Definition
 from schema.loader import Read, Row, Rows, SourceUnavailable
 
-# PostgreSQL is away, going down, coming up, full, or does not let us in. Not PostgresError: a missing table is a mistake of ours.
+# PostgreSQL is away, going down, coming up, full, does not let us in, or has an address that no client can use. Not PostgresError:
+# a missing table is a mistake of ours.
 AWAY = (
+    asyncpg.ClientConfigurationError,
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,

@@ -39,7 +39,7 @@ def audit() -> None:
     try:
         report = uvloop.run(_audit(settings, definition))
     except (AuditStuck, LoadError, StoreUnavailable) as error:
-        raise CommandError(f"The audit could not be finished: {error}") from error
+        raise CommandError(f"The audit could not be finished: {error} `viewgate doctor` says what is wrong.") from error
     for mismatch in report.mismatches[:SHOWN]:
         in_view, in_sql = _shown(mismatch.in_view), _shown(mismatch.in_sql)
         typer.echo(f"{definition.name} {mismatch.id}: {mismatch.field} is {in_view} in the view, {in_sql} in SQL")

@@ -57,6 +57,8 @@ def query(
     settings = read_settings()
     set_up_logs(settings.log_level)
     text = sys.stdin.read() if document == "-" else document
+    if not text.strip():
+        raise typer.BadParameter("there is no query in it.", param_hint="document")
     answer = uvloop.run(ask(settings, text, _variables(variable or []), operation, mode or settings.mode))
     if as_json:
         typer.echo(msgspec.json.encode(answer.body).decode())

@@ -59,6 +59,19 @@ async def test_a_server_that_is_away_is_told_with_what_to_do() -> None:
     assert "`viewgate doctor` says what is wrong" in err
 
 
+@pytest.mark.parametrize("document", ["", " \n", "-"])
+async def test_an_empty_query_is_exit_code_2(document: str) -> None:
+    code, out, err = await run("query", document)
+    assert (code, out) == (2, "")
+    assert "there is no query in it" in err
+
+
+async def test_an_address_of_postgresql_that_cannot_be_used_is_unavailable() -> None:
+    code, out, err = await run("query", ADA, "--mode", "sql", VIEWGATE_POSTGRES_URL="postgresql://reader@127.0.0.1:1/x?sslmode=bogus")
+    assert (code, json.loads(out)["errors"][0]["extensions"]["code"]) == (1, "UNAVAILABLE")
+    assert "`viewgate doctor` says what is wrong" in err
+
+
 async def test_a_malformed_variable_is_exit_code_2() -> None:
     code, _, err = await run("query", ADA, "-v", "id")
     assert code == 2
