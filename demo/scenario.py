@@ -1,12 +1,11 @@
 """What a demo shows: a view, its rows, one query and live changes. Starts nothing and publishes nothing."""
 
-import importlib
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
 from app.cli import CommandError
+from app.views import NotFound, named
 from demo import seed
 from demo.publish import Record
 
@@ -42,19 +41,14 @@ class Scenario:
     partitions: int = 6
 
 
-def find(named: str) -> Scenario:
-    """The scenario that module:NAME names; modules are looked for in the current folder too. Raises CommandError."""
-    module, _, name = named.partition(":")
-    if not module or not name:
-        raise CommandError(f"--scenario {named}: {EXPECTED}")
-    if "" not in sys.path:
-        sys.path.append("")
+def find(name: str) -> Scenario:
+    """The scenario that module:NAME names. Raises CommandError."""
     try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise CommandError(f"--scenario {named} cannot be loaded ({error}): {EXPECTED}") from error
+        found = named(name)
+    except NotFound as error:
+        raise CommandError(f"--scenario {name} cannot be loaded ({error}): {EXPECTED}") from error
     if not isinstance(found, Scenario):
-        raise CommandError(f"--scenario {named} is a {type(found).__name__} and no Scenario of demo/scenario.py: {EXPECTED}")
+        raise CommandError(f"--scenario {name} is a {type(found).__name__} and no Scenario of demo/scenario.py: {EXPECTED}")
     return found
 
 

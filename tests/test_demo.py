@@ -102,8 +102,8 @@ def test_the_scenario_of_the_users_is_found_by_its_name() -> None:
 @pytest.mark.parametrize(
     ("named", "said"),
     [
-        ("shop", "--scenario shop: write module:NAME"),
-        (":SHOP", "--scenario :SHOP: write module:NAME"),
+        ("shop", "--scenario shop cannot be loaded (it must be module:name"),
+        (":SHOP", "--scenario :SHOP cannot be loaded (it must be module:name"),
         ("examples.shop.scenario:", "write module:NAME"),
         ("no.such.module:SHOP", "--scenario no.such.module:SHOP cannot be loaded (No module named 'no'): write module:NAME"),
         ("demo.scenario:NOBODY", "has no attribute 'NOBODY'): write module:NAME"),

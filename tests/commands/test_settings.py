@@ -74,7 +74,7 @@ def test_a_url_without_a_password_is_shown_as_it_is(url: str) -> None:
 @pytest.mark.parametrize(
     ("view", "message"),
     [
-        ("UserView", "must be module:class"),
+        ("UserView", "it must be module:name"),
         ("nowhere:UserView", "No module named 'nowhere'"),
         ("schema.user:Nobody", "has no attribute 'Nobody'"),
         ("schema.user:Users", "a view is a dataclass"),
