@@ -140,6 +140,23 @@ def test_a_sentence_that_stops_a_projector_stands_in_the_code(sentence: str) -> 
     assert sentence in code
 
 
+def test_every_error_code_has_a_line_in_the_docs() -> None:
+    code = re.compile(r'(?:\bcode = |\b(?:refused|failure|_refusal)\(|\breturn |, )"([A-Z][A-Z_]{5,})"')
+    files = [path for folder in ("schema", "loaders", "app") for path in (HOUSE / folder).rglob("*.py")]
+    found = {name for path in files for name in code.findall(path.read_text())}
+    page = (HOUSE / "docs" / "errors.md").read_text()
+    assert {"NOT_READY", "INVALID_ID", "GRAPHQL_PARSE_FAILED", "NOT_FOUND", "BAD_REQUEST"} <= found
+    assert [name for name in sorted(found) if f"| `{name}` |" not in page] == []
+
+
+def test_every_test_that_contributing_names_exists() -> None:
+    table = (HOUSE / "CONTRIBUTING.md").read_text().split("## How to add")[1].split("\n## ")[0]
+    tests = "".join(path.read_text() for path in (HOUSE / "tests").rglob("test_*.py"))
+    named = set(re.findall(r"`(test_\w+)`", table))
+    assert len(named) > 5
+    assert [name for name in sorted(named) if f"def {name}(" not in tests] == []
+
+
 def test_the_line_counts_of_the_roads_are_about_right() -> None:
     rows = re.findall(r"^\| `([\w/.]+)` \| (\d+) \|", (HOUSE / "docs" / "how-it-works.md").read_text(), re.MULTILINE)
     assert len(rows) == 13
