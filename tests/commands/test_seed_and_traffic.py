@@ -4,6 +4,7 @@ import asyncio
 import re
 import signal
 from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -12,7 +13,8 @@ from demo.seed import sized
 from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
 from demo.sink import end_offsets
-from demo.traffic import MIX
+from demo.traffic import MIX, Traffic
+from schema.fields import Row
 from tests.commands.running import run, start
 from tests.road import Road, open_road
 
@@ -29,6 +31,16 @@ def settings(road: Road) -> dict[str, str]:
 
 async def held(road: Road) -> int:
     return sum((await end_offsets(road.settings.kafka_bootstrap, road.definition.topics)).values())
+
+
+@dataclass(slots=True)
+class Published:
+    """A Publisher that publishes nothing."""
+
+    changes: list[tuple[str, Row | None, Row | None]] = field(default_factory=list)
+
+    def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None:
+        self.changes.append((op, before, after))
 
 
 async def some(road: Road, records: int) -> None:
@@ -62,6 +74,45 @@ async def test_topics_that_hold_records_are_not_seeded_again(road: Road) -> None
     assert code == 0
     assert "nothing published" in out
     assert await held(road) == before
+
+
+async def test_if_empty_seeds_topics_that_are_empty(road: Road) -> None:
+    code, out, _ = await run("seed", "--if-empty", "--users", "2", **settings(road))
+    assert (code, out[:2], await held(road)) == (0, "50", 50)
+
+
+async def test_what_kafka_has_not_acknowledged_at_the_end_of_traffic_is_told(road: Road, kafka_at: Server) -> None:
+    if kafka_at.process is None:
+        pytest.skip("needs a Kafka of its own, to freeze it")
+    child = await start("traffic", "--users", "10", "--rate", "200", **settings(road))
+    await until(lambda: some(road, 20), 30)
+    kafka_at.process.pause()
+    try:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(child.wait(), 1)
+        child.send_signal(signal.SIGINT)
+        out, err = await asyncio.wait_for(child.communicate(), 30)
+    finally:
+        kafka_at.process.resume()
+    assert (child.returncode, out) == (1, b"")
+    assert re.match(rb"Not everything arrived: .*\d+ records not acknowledged.*viewgate doctor", err)
+
+
+def test_every_change_of_traffic_tells_its_row_as_it_was() -> None:
+    published = Published()
+    traffic = Traffic(published, 10, dict.fromkeys(MIX, 1))  # type: ignore[arg-type]  # all that it calls of a Publisher is `publish`
+    for _ in range(500):
+        traffic.act()
+    assert {op for op, _, _ in published.changes} == {"c", "u", "d"}
+    assert traffic.published == len(published.changes) == 500
+    rows: dict[tuple[type[Row], int], Row] = {}
+    for _, before, after in published.changes:
+        row = after or before
+        assert row
+        key = type(row), getattr(row, type(row).source.key)
+        assert rows.pop(key, None) == before
+        if after:
+            rows[key] = after
 
 
 async def test_traffic_ends_at_ctrl_c_and_says_how_much_there_was(road: Road) -> None:
