@@ -175,9 +175,12 @@ async def test_a_stack_leaves_no_process_behind(kind: Kind, folder: Path) -> Non
 
 
 RUN = """
-import asyncio, sys
+import asyncio, signal, sys
 from pathlib import Path
 from demo.servers.stack import stack
+
+# a shell that runs the tests in the background has it ignored, by all that they start
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main(folder, cache):
     async with stack(Path(folder), Path(cache), prefer="embedded", say=lambda line: None) as servers:
