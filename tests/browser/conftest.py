@@ -8,7 +8,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from playwright.async_api import Browser, Playwright, async_playwright
+from playwright.async_api import Browser, async_playwright
 from redis.asyncio import Redis
 
 from app.settings import Settings
@@ -29,28 +29,31 @@ ARGUMENTS = [
     "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
 ]
 
+# as tools/system-packages looks for them
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+
 OpenSite = Callable[..., Awaitable[Site]]
 OpenPage = Callable[..., Awaitable[Watched]]
 
 
 @pytest.fixture(scope="session")
-async def playwright() -> AsyncIterator[Playwright]:
-    async with async_playwright() as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-async def chromium(playwright: Playwright) -> AsyncIterator[Browser]:
-    """Debian's; skipped on a laptop that has none, failed under CI=true."""
-    path = shutil.which("chromium")
-    if path is None:
-        missing = "needs Chromium: install the package chromium, so that `chromium` is on the PATH"
+def chromium_path() -> str:
+    """Of a Chromium of this machine; skipped on a laptop that has none, failed under CI=true."""
+    found = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if found is None:
+        missing = f"needs Chromium, Debian's package chromium: none of {', '.join(BROWSERS)} is on PATH"
         if os.environ.get("CI") == "true":
             pytest.fail(missing)
         pytest.skip(missing)
-    browser = await playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
-    yield browser
-    await browser.close()
+    return found
+
+
+@pytest.fixture(scope="session")
+async def chromium(chromium_path: str) -> AsyncIterator[Browser]:
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium_path, args=ARGUMENTS)
+        yield browser
+        await browser.close()
 
 
 @pytest.fixture(scope="session")
