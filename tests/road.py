@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 from redis.asyncio import Redis
 
-from app.settings import Settings
+from app.settings import Settings, key_of
 from demo.publish import Publisher
 from demo.servers.kafka import create_topics
 from demo.servers.process import NotReadyError, until
@@ -46,8 +46,7 @@ class Road:
 
     @property
     def environment(self) -> dict[str, str]:
-        given = self.settings.model_dump(exclude_unset=True)
-        return {**os.environ, **{f"VIEWGATE_{name.upper()}": str(value) for name, value in given.items()}}
+        return {**os.environ, **variables(self.settings)}
 
     @property
     def view(self) -> ViewLoader:
@@ -137,6 +136,11 @@ async def open_road(kafka: Server, redis: Server, postgres: Server, view: type =
         finally:
             await _end(road.processes)
             await client.aclose()
+
+
+def variables(settings: Settings) -> dict[str, str]:
+    """The settings that were given, as a process is told of them."""
+    return {key_of(name): str(value) for name, value in settings.model_dump(exclude_unset=True).items()}
 
 
 async def make_database(postgres: Server, name: str) -> str:

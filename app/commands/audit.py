@@ -4,11 +4,11 @@ import sys
 
 import typer
 import uvloop
-from rich.console import Console
 from rich.progress import Progress
 
 from app.cli import CommandError
 from app.clients import Clients, open_clients
+from app.console import console
 from app.settings import Settings, read_settings
 from app.views import definition_of
 from loaders.sql import SqlLoader, count, keys
@@ -51,8 +51,8 @@ def audit() -> None:
 async def _audit(settings: Settings, definition: Definition) -> Report:
     async with open_clients(settings) as clients:
         record = await _live(clients, definition)
-        console = Console(stderr=True)
-        with Progress(console=console, disable=not console.is_terminal) as progress:
+        shown = console(stderr=True)
+        with Progress(console=shown, disable=not shown.is_terminal) as progress:
             bar = progress.add_task("Comparing", total=await count(clients.postgres, definition))
             view, sql = ViewLoader(clients.redis, definition), SqlLoader(clients.postgres, definition)
             running = Audit(definition, view, sql, SystemClock(), lambda rows: progress.advance(bar, rows))

@@ -20,7 +20,7 @@ from demo.tables import create_tables
 from schema.definition import Definition, read_definition
 from schema.user import UserView
 from tests.request.arranged import USERS, View
-from tests.road import make_database
+from tests.road import make_database, variables
 
 # as many as librdkafka's mock broker has of every topic
 PARTITIONS = 4
@@ -42,7 +42,7 @@ class Stack:
 
     @property
     def environment(self) -> dict[str, str]:
-        return {f"VIEWGATE_{name.upper()}": str(value) for name, value in self.settings.model_dump(exclude_unset=True).items()}
+        return variables(self.settings)
 
     def topic(self, name: str) -> str:
         return self.settings.topic_prefix + name

@@ -20,7 +20,7 @@ from schema.loader import ViewNotReady
 from tests.commands.examined import Stack, not_ok, open_stack
 from tests.commands.running import ENVIRONMENT, VIEWGATE, run, start
 from tests.faults.traffic import Traffic
-from tests.road import open_road
+from tests.road import open_road, variables
 
 PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
 AWAY = {
@@ -43,7 +43,7 @@ async def test_a_stack_with_projector_and_gateway_is_healthy(kafka_at: Server, r
         Traffic(road, seed=1, users=50).publish(100)
         await road.project()
         await until(lambda: _live(road.view), 60)
-        settings = {name: value for name, value in road.environment.items() if name.startswith("VIEWGATE_")}
+        settings = variables(road.settings)
         async with _serving(settings) as port:
             code, out, err = await run("doctor", **settings, VIEWGATE_PORT=str(port))
     lines = out.splitlines()

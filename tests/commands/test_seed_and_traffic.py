@@ -19,17 +19,13 @@ from demo.traffic import MIX, Traffic
 from schema.fields import Row
 from tests.commands.running import run, start
 from tests.conftest import CACHE
-from tests.road import Road, open_road
+from tests.road import Road, open_road, variables
 
 
 @pytest.fixture
 async def road(kafka_at: Server, redis_at: Server, postgres_at: Server) -> AsyncIterator[Road]:
     async with open_road(kafka_at, redis_at, postgres_at) as opened:
         yield opened
-
-
-def settings(road: Road) -> dict[str, str]:
-    return {f"VIEWGATE_{name.upper()}": str(value) for name, value in road.settings.model_dump(exclude_unset=True).items()}
 
 
 async def held(road: Road) -> int:
@@ -55,11 +51,11 @@ async def test_what_is_seeded_and_what_traffic_adds_comes_into_the_view_as_into_
     await road.project()
     size = sized(40)
     assert size.rows == 40 * 25
-    code, out, _ = await run("seed", "--users", "40", **settings(road))
+    code, out, _ = await run("seed", "--users", "40", **variables(road.settings))
     assert code == 0
     assert out.startswith("1,000 changes published to ")
     mix = ",".join(f"{name}=1" for name in MIX)
-    code, out, _ = await run("traffic", "--users", "40", "--rate", "300", "--seconds", "2", "--mix", mix, **settings(road))
+    code, out, _ = await run("traffic", "--users", "40", "--rate", "300", "--seconds", "2", "--mix", mix, **variables(road.settings))
     assert (code, out) == (0, "600 changes published.\n")
     assert await held(road) == 1600
     await road.sunk()
@@ -67,20 +63,20 @@ async def test_what_is_seeded_and_what_traffic_adds_comes_into_the_view_as_into_
 
 
 async def test_topics_that_hold_records_are_not_seeded_again(road: Road) -> None:
-    await run("seed", "--users", "1", **settings(road))
+    await run("seed", "--users", "1", **variables(road.settings))
     before = await held(road)
-    code, out, err = await run("seed", "--users", "1", **settings(road))
+    code, out, err = await run("seed", "--users", "1", **variables(road.settings))
     assert (code, out) == (1, "")
     assert "hold 24 records already" in err
     assert "VIEWGATE_TOPIC_PREFIX" in err
-    code, out, _ = await run("seed", "--if-empty", **settings(road))
+    code, out, _ = await run("seed", "--if-empty", **variables(road.settings))
     assert code == 0
     assert "nothing published" in out
     assert await held(road) == before
 
 
 async def test_if_empty_seeds_topics_that_are_empty(road: Road) -> None:
-    code, out, _ = await run("seed", "--if-empty", "--users", "2", **settings(road))
+    code, out, _ = await run("seed", "--if-empty", "--users", "2", **variables(road.settings))
     assert (code, out[:2], await held(road)) == (0, "50", 50)
 
 
@@ -90,7 +86,7 @@ async def test_what_kafka_has_not_acknowledged_at_the_end_of_traffic_is_told(red
         async with kafka.start(folder, CACHE, say=print) as server, open_road(server, redis_at, postgres_at) as road:
             if server.process is None:
                 pytest.skip("needs a Kafka of its own, to freeze it")
-            child = await start("traffic", "--users", "10", "--rate", "200", **settings(road))
+            child = await start("traffic", "--users", "10", "--rate", "200", **variables(road.settings))
             await until(lambda: some(road, 20), 30)
             server.process.pause()
             with pytest.raises(TimeoutError):
@@ -119,7 +115,7 @@ def test_every_change_of_traffic_tells_its_row_as_it_was() -> None:
 
 
 async def test_traffic_ends_at_ctrl_c_and_says_how_much_there_was(road: Road) -> None:
-    child = await start("traffic", "--users", "10", "--rate", "200", **settings(road))
+    child = await start("traffic", "--users", "10", "--rate", "200", **variables(road.settings))
     await until(lambda: some(road, 20), 30)
     child.send_signal(signal.SIGINT)
     out, _ = await asyncio.wait_for(child.communicate(), 30)
