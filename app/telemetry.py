@@ -47,6 +47,9 @@ class ProjectorMetrics:
         )
         self._rewinds = Counter("viewgate_rewinds", "Times that Redis had lost writes and Kafka was read again.", registry=self.registry)
         self._lag = Gauge("viewgate_lag_records", "Records not yet in the view.", ["topic", "partition"], registry=self.registry)
+        self._lag_seconds = Gauge(
+            "viewgate_lag_seconds", "How long ago everything was that the view has.", ["topic", "partition"], registry=self.registry
+        )
 
     def applied(self, changes: int) -> None:
         self._applied.inc(changes)
@@ -60,8 +63,9 @@ class ProjectorMetrics:
     def rewound(self, partition: Partition) -> None:
         self._rewinds.inc()
 
-    def lag(self, partition: Partition, records: int) -> None:
+    def lag(self, partition: Partition, records: int, seconds: float) -> None:
         self._lag.labels(partition.topic, str(partition.number)).set(records)
+        self._lag_seconds.labels(partition.topic, str(partition.number)).set(seconds)
 
 
 class _NotAgain(logging.Filter):

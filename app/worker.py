@@ -1,61 +1,36 @@
-"""The road of a message: opens what a projector needs, runs it, and opens it anew when Kafka was away or Redis has come back empty."""
+"""The road of a message: which generations this process keeps, each by a feed of its own (app/feeds.py), live and building ones abreast."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import structlog
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
 from redis.asyncio import Redis
 
 from app.clients import open_redis
+from app.feeds import Feed, Part, open_log, sources
 from app.settings import Settings
 from app.telemetry import ProjectorMetrics
-from app.topics import dead_letters, make_topics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
-from projectors.clock import SystemClock
-from projectors.dead_letters import DeadLetterTopic
-from projectors.generations import Generations, RedisBuild, ShardLost
-from projectors.log import KafkaLog, end
-from projectors.projector import Projector
-from schema import layout
+from projectors.generations import FED, Generations, ShardLost
+from projectors.projector import Observer
 from schema.definition import Definition
 from schema.generation import Generation
+from schema.positions import Partition
 
-RETRY_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 END_SECONDS = 10.0
-# of the dead-letter topic, where there are as many brokers
-REPLICAS = 3
 log = structlog.stdlib.get_logger()
 
 
-class TopicsMissing(Exception):
-    """Kafka has no such topics; the message names them."""
-
-
 async def work(settings: Settings, definition: Definition, metrics: ProjectorMetrics, stop: asyncio.Event) -> None:
-    """Keep the view until `stop` is set. Raises what only a person can mend, with its sentence."""
+    """Keep every generation of this definition until `stop` is set. Raises what only a person can mend, with its sentence."""
     redis = open_redis(settings, settings.redis_url)
     try:
-        while not stop.is_set():
-            try:
-                await _within(stop, _run(settings, definition, metrics, redis, stop))
-            except StoreUnavailable as away:
-                log.warning("redis_away", error=str(away))
-                await _pause(stop)
-            except KafkaError as away:
-                if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
-                    raise
-                log.warning("kafka_away", at=settings.kafka_bootstrap, error=repr(away))
-                await _pause(stop)
-            except ShardLost as lost:
-                if await _is_left(redis, definition):
-                    raise
-                log.warning("redis_empty", error=str(lost))
+        await _within(stop, Worker(settings, definition, metrics, redis).run(stop))
     finally:
         await redis.aclose()
 
@@ -75,78 +50,98 @@ async def _within(stop: asyncio.Event, running: Coroutine[Any, Any, None]) -> No
         await task
 
 
-async def _run(settings: Settings, definition: Definition, metrics: ProjectorMetrics, redis: Redis, stop: asyncio.Event) -> None:
-    await check_eviction(redis)
-    async with _log(settings, definition) as log_, _dead_letters(settings, definition) as dead_letters:
-        record = await _record(Generations(redis, definition), log_, definition)
-        keys = layout.Layout(definition.name, record.name, record.shards)
-        store = RedisStore(redis, keys, record.codes[definition.columns[0].name])
-        build = RedisBuild(Generations(redis, definition), store, record)
-        log.info("projector_started", generation=record.name, state=record.state, topics=sorted(definition.topics))
-        projector = Projector(definition, build, log_, store, dead_letters, metrics, SystemClock(), settings.checkpoint_seconds)
-        await projector.run(stop)
-        log.info("projector_stopped")
+class Beside:
+    """Tells metrics of a feed, but for the lag: that of the live generation is told."""
+
+    def __init__(self, metrics: ProjectorMetrics) -> None:
+        self.applied, self.duplicates = metrics.applied, metrics.duplicates
+        self.dead_letter, self.rewound = metrics.dead_letter, metrics.rewound
+
+    def lag(self, partition: Partition, records: int, seconds: float) -> None: ...
 
 
-async def _record(generations: Generations, log_: KafkaLog, definition: Definition) -> Generation:
-    """The generation to write; the first is opened when Redis holds none."""
-    record = await generations.current()
-    if record is None:
-        partitions = await log_.partitions(definition.topics)
-        missing = set(definition.topics) - {partition.topic for partition in partitions}
-        if missing:
-            raise TopicsMissing(f"Kafka has no topic {', '.join(sorted(missing))}: create it, or set VIEWGATE_TOPIC_PREFIX.")
-        record = await generations.open_first(await log_.bounds(partitions), await log_.ids(definition.topics))
-    return record
+class Worker:
+    """Starts and ends feeds as generations come and go.
 
+    One whose trouble only a person can mend is left; the process ends with its sentence when nothing is left to keep.
+    """
 
-async def _is_left(redis: Redis, definition: Definition) -> bool:
-    """Whether anything is left of the view: if nothing is, all of it can be built again from Kafka's beginning."""
-    return await Generations(redis, definition).current() is not None
+    def __init__(self, settings: Settings, definition: Definition, metrics: ProjectorMetrics, redis: Redis) -> None:
+        self._settings, self._definition, self._metrics, self._redis = settings, definition, metrics, redis
+        self._generations = Generations(redis, definition)
+        self._running: dict[Part, tuple[Feed, asyncio.Task[None]]] = {}
+        self._failed: dict[Part, BaseException] = {}
 
+    async def run(self, stop: asyncio.Event) -> None:
+        """Until told to stop; then every feed finishes its batch."""
+        try:
+            await self._look(stop)
+            while not stop.is_set():
+                await self._wait(stop)
+                await self._look(stop)
+        finally:
+            tasks = [task for _, task in self._running.values()]
+            if not stop.is_set():
+                for task in tasks:
+                    task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
-async def _pause(stop: asyncio.Event) -> None:
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(stop.wait(), RETRY_SECONDS)
+    async def _wait(self, stop: asyncio.Event) -> None:
+        told = asyncio.ensure_future(stop.wait())
+        await asyncio.wait({told, *(task for _, task in self._running.values())}, timeout=LOOK_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        told.cancel()
 
+    async def _look(self, stop: asyncio.Event) -> None:
+        """Take in what has ended, and what there is to be kept."""
+        try:
+            for part in [part for part, (_, task) in self._running.items() if task.done()]:
+                await self._take_in(part)
+            for part, observer in (await self._wanted()).items():
+                if part not in self._running and part not in self._failed:
+                    feed = Feed(self._settings, self._definition, self._redis, observer, part)
+                    self._running[part] = feed, asyncio.create_task(feed.run(stop))
+        except StoreUnavailable as away:
+            log.warning("redis_away", error=str(away))
+        except KafkaError as away:
+            if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
+                raise
+            log.warning("kafka_away", at=self._settings.kafka_bootstrap, error=repr(away))
 
-@asynccontextmanager
-async def _log(settings: Settings, definition: Definition) -> AsyncIterator[KafkaLog]:
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap,
-        group_id=settings.consumer_group,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-    )
-    log_ = KafkaLog(consumer)
-    try:
-        await log_.start(definition.topics)
-        yield log_
-    finally:
-        await log_.stop()
+    async def _take_in(self, part: Part) -> None:
+        _, task = self._running.pop(part)
+        error = task.exception() if not task.cancelled() else None
+        if isinstance(error, ShardLost) and not await self._generations.all():
+            # nothing is left that could be wrong: all of it is built again
+            log.warning("redis_empty", error=str(error))
+            self._failed.clear()
+        elif error is not None:
+            log.error("generation_not_kept", generation=part.generation, part=part.of, error=str(error))
+            self._failed[part] = error
+        if self._failed and not self._running:
+            raise next(iter(self._failed.values()))
 
+    async def _wanted(self) -> dict[Part, Observer]:
+        """What is to be kept, and who is told of it. Raises GenerationRefused where nothing is of this definition."""
+        records = await self._generations.all()
+        if not records and not self._running:
+            records = [await self._open_first()]
+        ours = [record for record in records if record.definition == self._definition.fingerprint and record.state in {*FED, "opening"}]
+        others = [record for record in records if record.definition != self._definition.fingerprint]
+        if others and not ours and not self._running:
+            self._generations.check(others[-1])
+        live = await self._generations.live()
+        wanted: dict[Part, Observer] = {}
+        for record in ours:
+            whole = Part(record.name, record.build)
+            wanted[whole] = self._metrics if record.name == live or live is None else Beside(self._metrics)
+            feed = self._running.get(whole)
+            if feed and feed[0].projector and feed[0].projector.lost and record.state in {"live", "retired"}:
+                wanted[Part(record.name, record.build, "lost")] = Beside(self._metrics)
+        return wanted
 
-@asynccontextmanager
-async def _dead_letters(settings: Settings, definition: Definition) -> AsyncIterator[DeadLetterTopic]:
-    topic = dead_letters(settings, definition)
-    await _create(settings.kafka_bootstrap, topic)
-    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, enable_idempotence=True)
-    await producer.start()
-    try:
-        yield DeadLetterTopic(producer, topic)
-    finally:
-        await end(producer.stop())
-
-
-async def _create(bootstrap: str, topic: str) -> None:
-    """Make the topic if it is not there. A broker that makes topics on first use, or forbids us to, is left to it."""
-    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
-    await admin.start()
-    try:
-        for refused in await make_topics(admin, {topic: 1}, REPLICAS):
-            log.warning("dead_letter_topic_not_created", topic=topic, error=refused)
-    except (KafkaError, ValueError) as error:
-        log.warning("dead_letter_topic_not_created", topic=topic, error=repr(error))
-    finally:
-        await admin.close()
+    async def _open_first(self) -> Generation:
+        await check_eviction(self._redis)
+        async with open_log(self._settings, None) as log_:
+            await log_.start(self._definition.topics)
+            bounds, ids = await sources(log_, self._definition)
+        return await self._generations.open_first(partial(RedisStore.of, self._redis, self._definition), bounds, ids)

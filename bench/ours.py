@@ -1,6 +1,7 @@
 """This house's contender: the production loop with the real view definition, opened as app/worker.py opens it, checkpoints on."""
 
 import asyncio
+from functools import partial
 
 import uvloop
 from redis.asyncio import Redis
@@ -11,8 +12,9 @@ from bench.contender import Run, Stopwatch, Task, open_consumer
 from bench.events import Counts
 from bench.stored import stored_counts
 from projectors.apply import RedisStore
+from projectors.building import WholeBuild
 from projectors.clock import SystemClock
-from projectors.generations import FIRST, Generations, RedisBuild
+from projectors.generations import FIRST, Generations
 from projectors.log import Fetched, KafkaLog, Record
 from projectors.projector import Projector
 from schema import layout
@@ -71,7 +73,7 @@ class _Finish:
     def rewound(self, partition: Partition) -> None:
         raise AssertionError(f"{partition} was rewound: Redis lost writes")
 
-    def lag(self, partition: Partition, records: int) -> None: ...
+    def lag(self, partition: Partition, records: int, seconds: float) -> None: ...
 
 
 class _NoDeadLetters:
@@ -97,10 +99,9 @@ async def _project(task: Task) -> Run:
     return stopwatch.run()
 
 
-async def _open_build(redis: Redis, definition: Definition, log: KafkaLog) -> tuple[RedisStore, RedisBuild]:
+async def _open_build(redis: Redis, definition: Definition, log: KafkaLog) -> tuple[RedisStore, WholeBuild]:
     generations = Generations(redis, definition)
     bounds = await log.bounds(await log.partitions(definition.topics))
-    record = await generations.open_first(bounds, await log.ids(definition.topics))
-    keys = layout.Layout(definition.name, record.name, record.shards)
-    store = RedisStore(redis, keys, record.codes[definition.columns[0].name])
-    return store, RedisBuild(generations, store, record)
+    record = await generations.open_first(partial(RedisStore.of, redis, definition), bounds, await log.ids(definition.topics))
+    store = RedisStore.of(redis, definition, record)
+    return store, WholeBuild(generations, store, record)

@@ -31,7 +31,8 @@ Waiting = list[tuple[int, Step, Command]]
 class _Live:
     """The live generation as last seen.
 
-    key: of its record. builds: of each shard. marker: the code of a field that every row with a profile has.
+    key: of its record. builds: of each shard. marker: the code of a field that every row with a profile has. readable: states of a
+    shard in which what is not there is unknown.
     """
 
     record: Generation
@@ -39,19 +40,21 @@ class _Live:
     layout: layout.Layout
     marker: str
     builds: list[str]
+    readable: tuple[bytes, ...]
     as_of_ms: int
 
 
 class ViewLoader:
     """Mode view.
 
-    redis: answers bytes (decode_responses off). The live generation's name and progress are read again at most once a
-    second, in the pipeline of a load that runs anyway.
+    redis: answers bytes (decode_responses off). generation: the one to be read, built or not; None: the live one.
+    The pointer and the progress are read again at most once a second, in the pipeline of a load that runs anyway.
     """
 
-    def __init__(self, redis: Redis, definition: Definition) -> None:
+    def __init__(self, redis: Redis, definition: Definition, generation: str | None = None) -> None:
         self._redis = redis
         self._definition = definition
+        self._generation = generation
         self._lookups = {f.name: f for f in definition.lookups}
         self._live: _Live | None = None
         self._watch_at = 0.0
@@ -85,7 +88,7 @@ class ViewLoader:
         watch = self._watch(live)
         while waiting:
             replies = await self._pipeline([*watch, *(command for _, _, command in waiting)])
-            if watch and not _still(live, *replies[:2]):
+            if watch and not _still(live, *replies[:2]) and self._generation is None:
                 return None
             waiting = _advance(waiting, replies[len(watch) :], rows)
             watch = []
@@ -119,18 +122,22 @@ class ViewLoader:
     async def _open(self) -> _Live:
         """Read the pointer and the record that it points to."""
         view = self._definition.name
-        (pointer,) = await self._pipeline([("GET", layout.live_key(view))])
-        if pointer is None:
-            raise ViewNotReady(f"No generation of the {view} view is live yet; one is, once the projector has built it.")
-        name = pointer.decode()
+        name = self._generation or await self._pointer()
         (stored,) = await self._pipeline([("GET", layout.generation_key(view, name))])
         if stored is None:
-            raise ViewNotReady(f"Generation {name} of the {view} view is live, but its record is gone.")
+            raise ViewNotReady(f"The record of generation {name} of the {view} view is gone.")
         live = self._opened(Generation.decode(stored))
         (times,) = await self._pipeline([("HGETALL", live.layout.progress)])
         live.as_of_ms = _as_of(times)
         self._live, self._watch_at = live, time.monotonic() + WATCH_SECONDS
         return live
+
+    async def _pointer(self) -> str:
+        view = self._definition.name
+        (pointer,) = await self._pipeline([("GET", layout.live_key(view))])
+        if pointer is None:
+            raise ViewNotReady(f"No generation of the {view} view is live yet; one is, once the projector has built it.")
+        return str(pointer.decode())
 
     def _opened(self, record: Generation) -> _Live:
         marker = next((record.codes[f.name] for f in self._definition.columns if f.name in record.codes), None)
@@ -138,11 +145,12 @@ class ViewLoader:
             raise FieldMissing(f"Generation {record.name} has no column of the {self._definition.name} view; build a new generation.")
         keys = layout.Layout(self._definition.name, record.name, record.shards)
         key = layout.generation_key(self._definition.name, record.name)
-        return _Live(record, key, keys, marker, [record.build] * record.shards, as_of_ms=0)
+        readable = (layout.LIVE, layout.BUILDING) if self._generation else (layout.LIVE,)
+        return _Live(record, key, keys, marker, [record.build] * record.shards, readable, as_of_ms=0)
 
     async def _is_live(self, live: _Live) -> bool:
         pointer, stored = await self._pipeline([("GET", layout.live_key(self._definition.name)), ("GET", live.key)])
-        return bool(pointer == live.record.name.encode()) and _is_same(live, stored)
+        return bool(pointer == live.record.name.encode() or self._generation) and _is_same(live, stored)
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -170,7 +178,7 @@ def _row(live: _Live, row_id: str, fields: tuple[str, ...]) -> Step:
 def _current_build(live: _Live, shard: int) -> Generator[Command, Any, str]:
     """What is not there is unknown only if its shard is live, and only in the build that the header names."""
     state, build = yield ("HMGET", live.layout.headers[shard], layout.STATE.decode(), layout.BUILD.decode())
-    if state != layout.LIVE or build is None:
+    if state not in live.readable or build is None:
         found = "lost" if state is None else state.decode()
         raise ViewNotReady(f"Shard {shard} of generation {live.record.name} is {found}; try again when it is rebuilt.")
     if build != live.builds[shard].encode():

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import hiredis
 from redis.asyncio import Redis
@@ -14,6 +14,8 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projectors.calls import Advance, Call
 from schema import layout
+from schema.definition import Definition
+from schema.generation import Generation
 from schema.layout import Layout
 from schema.positions import Partition, Watermark
 
@@ -22,6 +24,13 @@ T = TypeVar("T")
 _LATER = (ClusterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 # the same, for which redis-py has no class: too few replicas, a disk that is full
 _LATER_WORDS = ("NOREPLICAS", "MISCONF")
+# all of a header at once: two who open a shard at the same time give it different builds
+_OPEN = "if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('HSET', KEYS[1], unpack(ARGV)) end"
+# only a header that is there, and of this build: one made by this would have no watermarks
+_FINISH = """
+local header = redis.call('HMGET', KEYS[1], 'state', 'build')
+if header[1] == 'building' and header[2] == ARGV[1] then redis.call('HSET', KEYS[1], 'state', 'live') end
+"""
 SCRIPT = Path(__file__).with_name("apply.lua").read_text()
 
 
@@ -95,6 +104,14 @@ class Store(Protocol):
         """Tell readers up to when the view has each partition. Raises StoreUnavailable."""
         ...
 
+    async def open(self, headers: Mapping[int, Header]) -> None:
+        """Write the headers of these shards where there are none. Raises StoreUnavailable."""
+        ...
+
+    async def finish(self, builds: Mapping[int, str]) -> None:
+        """Let readers believe these shards, where they are building and still of this build. Raises StoreUnavailable."""
+        ...
+
 
 class RedisStore:
     """A generation of the view in Redis.
@@ -107,6 +124,12 @@ class RedisStore:
         self._layout = keys
         self._marker = marker
         self._digest = b""
+
+    @classmethod
+    def of(cls, redis: Redis, definition: Definition, record: Generation) -> Self:
+        """The store of a generation. One of another definition can be looked at, and not be written."""
+        keys = Layout(definition.name, record.name, record.shards)
+        return cls(redis, keys, record.codes.get(definition.columns[0].name, ""))
 
     async def headers(self) -> Sequence[Header]:
         pipeline = self._redis.pipeline(transaction=False)
@@ -121,6 +144,21 @@ class RedisStore:
     async def report(self, as_of_ms: Mapping[Partition, int]) -> None:
         if as_of_ms:
             await reached(self._redis.hset(self._layout.progress, mapping={str(p): ms for p, ms in as_of_ms.items()}))
+
+    async def open(self, headers: Mapping[int, Header]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard, header in headers.items():
+            fields: list[str | bytes] = [layout.STATE, header.state or b"", layout.BUILD, header.build or ""]
+            for partition, watermark in header.watermarks.items():
+                fields += [partition, watermark.encode()]
+            pipeline.eval(_OPEN, 1, self._layout.headers[shard], *fields)
+        await reached(pipeline.execute())
+
+    async def finish(self, builds: Mapping[int, str]) -> None:
+        pipeline = self._redis.pipeline(transaction=False)
+        for shard, build in builds.items():
+            pipeline.eval(_FINISH, 1, self._layout.headers[shard], build)
+        await reached(pipeline.execute())
 
     async def _evaluate(self, calls: Sequence[Call]) -> list[Any]:
         if not self._digest:

@@ -1,7 +1,8 @@
 """The log that changes come from: what the projector asks of one, and Kafka as one. Decides nothing about positions."""
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -91,6 +92,9 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         self._let_go = asyncio.Event()
         self._let_go.set()
         self._closing = False
+        self._held_until = 0.0
+        # the most records a second of all partitions together, while there is a limit
+        self.limit: Callable[[], float | None] = lambda: None
 
     async def start(self, topics: Iterable[str]) -> None:
         self._consumer.subscribe(list(topics), listener=self)
@@ -114,6 +118,9 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             self._assigned, self._revoked = [], []
             return changed
         self._let_go.set()
+        if (held := self._held_until - time.monotonic()) > 0:
+            await asyncio.sleep(min(held, LONGEST_WAIT_SECONDS))
+            return Fetched()
         try:
             # nothing is lost by the time-out: records leave aiokafka's buffer after the last await
             async with asyncio.timeout(LONGEST_WAIT_SECONDS):
@@ -122,8 +129,17 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             return Fetched()
         except OffsetOutOfRangeError as error:
             raise RetentionPassed(f"Kafka no longer has what comes next ({error}). Run `viewgate rebuild`.") from error
+        self._hold(sum(map(len, fetched.values())))
         batches = [await self._batch(partition, fetched) for partition in list(self._starts)]
         return Fetched(batches=[batch for batch in batches if batch], ends=self._ends())
+
+    def _hold(self, records: int) -> None:
+        """Fetch no more until so many records may have come: this process has its partitions' share of the limit."""
+        limit = self.limit()
+        if limit is not None and records:
+            topics = {partition.topic for partition in self._starts}
+            partitions = sum(len(self._consumer.partitions_for_topic(topic) or ()) for topic in topics)
+            self._held_until = time.monotonic() + records / limit * partitions / len(self._starts)
 
     async def _batch(self, partition: Partition, fetched: Mapping[TopicPartition, Sequence[Record]]) -> Batch | None:
         at = TopicPartition(*partition)

@@ -1,18 +1,18 @@
 """The loop that keeps the view: fetch, fold, apply, checkpoint. Its log, store, build, dead letters and clock are given to it."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
 
-from projectors.apply import Applied, Store, StoreUnavailable
+from projectors.apply import Applied, Header, Store, StoreUnavailable
+from projectors.building import Build
 from projectors.calls import Call, Packing
 from projectors.clock import Clock
 from projectors.dead_letters import DeadLetters
 from projectors.fold import Changes, Covered, Effects, fold, fold_rest
-from projectors.generations import Build
 from projectors.log import Batch, Fetched, Log
 from projectors.reading import Reading, SourceChanged
 from projectors.records import envelope
@@ -21,6 +21,8 @@ from schema.definition import Definition
 from schema.positions import Partition
 
 REPORT_SECONDS = 1.0
+# so often at most is a checkpoint written because everything is level: it tells readers who wait for a write, and costs a call per shard
+LEVEL_SECONDS = 0.25
 RETRY_SECONDS = 0.5
 log = structlog.stdlib.get_logger()
 
@@ -32,7 +34,9 @@ class Observer(Protocol):
     def duplicates(self, changes: int) -> None: ...
     def dead_letter(self, partition: Partition) -> None: ...
     def rewound(self, partition: Partition) -> None: ...
-    def lag(self, partition: Partition, records: int) -> None: ...
+    def lag(self, partition: Partition, records: int, seconds: float) -> None:
+        """Records not yet in the view, and how long ago everything was that is in it."""
+        ...
 
 
 @dataclass(slots=True)
@@ -67,13 +71,14 @@ class Projector:
         self._decoders = {topic: envelope.decoder(row) for topic, row in definition.topics.items()}
         self._readings: dict[Partition, Reading] = {}
         self._untaken: set[Partition] = set()
-        self._builds: list[str] = []
+        self._builds: dict[int, str] = {}
+        self.lost = 0
         self._checkpoint_seconds = checkpoint_seconds
-        self._checkpoint_at = self._report_at = clock.monotonic()
+        self._checkpoint_at = self._report_at = self._level_at = clock.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop; then the batch is finished and a checkpoint written."""
-        while not stop.is_set():
+        while not stop.is_set() and not self._build.finished:
             try:
                 await self.step()
             except StoreUnavailable as away:
@@ -105,41 +110,59 @@ class Projector:
     async def checkpoint(self) -> None:
         """Advance every shard to what has been folded, compare even where nothing moved, and promote a level build."""
         self._checkpoint_at = self._clock.monotonic() + self._checkpoint_seconds
+        self._level_at = self._clock.monotonic() + LEVEL_SECONDS
         readings = list(self._readings.values())
         if readings:
-            sent = await self._send([self._idle_call(shard, readings) for shard in range(len(self._builds))], readings)
-            for partition in sent.lost:
-                await self._rewind(partition)
+            sent = await self._send([self._idle_call(shard, readings) for shard in self._builds], readings)
+            if sent.lost:
+                await self._rewind(sorted(sent.lost))
             kept = [reading for reading in readings if reading.partition not in sent.lost]
             for reading in kept:
                 reading.checkpointed = reading.next
             await self._log.commit({reading.partition: reading.lowest for reading in kept})
         await self._build.settle()
+        if self.lost:
+            await self._take(sorted({*self._readings, *self._untaken}), only_more=True)
 
     def _idle_call(self, shard: int, readings: Sequence[Reading]) -> Call:
         advances = [reading.advance(shard, reading.next, reading.ts_ms) for reading in readings]
         return Call(shard, self._builds[shard], advances, (), self._packing.nothing)
 
-    async def _take(self, partitions: Sequence[Partition]) -> None:
-        """Read the watermarks and go on from the lowest."""
-        headers = await self._store.headers()
-        # after the headers: should another generation have been opened under this name, it is that one's record
-        await self._build.refresh()
-        self._builds = [header.build or "" for header in headers]
+    async def _take(self, partitions: Sequence[Partition], *, only_more: bool = False) -> None:
+        """Read the watermarks and go on from the lowest. only_more: not if the shards to be written are the same as before."""
+        headers = await self._build.take()
+        builds = {shard: header.build or "" for shard, header in enumerate(headers) if self._build.holds(header)}
+        self.lost = len(headers) - len(builds)
+        if builds.keys() != self._builds.keys():
+            # what was read without a shard that is there again, or with one that is gone, is read again
+            partitions = sorted({*partitions, *self._readings})
+        elif only_more:
+            return
+        self._builds = builds
+        self._untaken |= set(partitions)
+        self._readings = {partition: reading for partition, reading in self._readings.items() if partition not in partitions}
+        if builds:
+            await self._begin(partitions, {shard: headers[shard] for shard in builds})
+        else:
+            await self._clock.sleep(RETRY_SECONDS)
+
+    async def _begin(self, partitions: Sequence[Partition], headers: Mapping[int, Header]) -> None:
+        record = self._build.record
         ids = await self._log.ids({partition.topic for partition in partitions})
         bounds = await self._log.bounds(partitions)
         for partition in partitions:
-            if str(partition) not in self._build.record.start:
+            if str(partition) not in record.start:
                 raise SourceChanged(
-                    f"{partition} did not exist when generation {self._build.record.name} was begun: partitions were added, "
+                    f"{partition} did not exist when generation {record.name} was begun: partitions were added, "
                     "so keys have moved between them. Run `viewgate rebuild`."
                 )
             reading = Reading.begin(partition, self._definition.topics[partition.topic], headers)
-            reading.check(self._build.record, ids.get(partition.topic, ""), bounds[partition])
+            reading.check(record, ids.get(partition.topic, ""), bounds[partition])
             self._log.seek(partition, reading.next)
             self._readings[partition] = reading
             self._untaken.discard(partition)
-        log.info("partitions_taken", positions={str(partition): self._readings[partition].next for partition in partitions})
+        positions = {str(partition): self._readings[partition].next for partition in partitions}
+        log.info("partitions_taken", generation=record.name, shards=len(headers), positions=positions)
 
     async def _let_go(self, partitions: Sequence[Partition]) -> None:
         """Others go on from here; what is not written down is read again by them."""
@@ -150,15 +173,16 @@ class Projector:
                 self._readings.pop(partition, None)
                 self._untaken.discard(partition)
 
-    async def _rewind(self, partition: Partition) -> None:
-        """Writes were lost: forget everything known of this partition and read it again from what is stored."""
-        log.warning("writes_lost", partition=str(partition))
-        self._observer.rewound(partition)
-        self._readings.pop(partition, None)
-        # should Redis go away now, it is taken when Redis is back
-        self._untaken.add(partition)
+    async def _rewind(self, partitions: Sequence[Partition]) -> None:
+        """Writes were lost: forget everything known of these and read them again from what is stored."""
+        log.warning("writes_lost", partitions=[str(partition) for partition in partitions])
+        for partition in partitions:
+            self._observer.rewound(partition)
+            self._readings.pop(partition, None)
+        # should Redis go away now, they are taken when Redis is back
+        self._untaken |= set(partitions)
         self._build.doubt()
-        await self._take([partition])
+        await self._take(partitions)
 
     async def _project(self, batch: Batch) -> None:
         reading = self._readings.get(batch.partition)
@@ -171,7 +195,7 @@ class Projector:
             reading.next = batch.end
             reading.ts_ms = max(reading.ts_ms, ts_ms)
         else:
-            await self._rewind(batch.partition)
+            await self._rewind([batch.partition])
 
     async def _decode(self, batch: Batch) -> Changes:
         decode = self._decoders[batch.partition.topic]
@@ -209,7 +233,7 @@ class Projector:
         while True:
             calls = [
                 Call(shard, self._builds[shard], (reading.advance(shard, end, ts_ms),), keys, packed)
-                for shard, (keys, packed) in self._packing.shards(effects, self._builds).items()
+                for shard, (keys, packed) in self._packed(reading, effects)
             ]
             sent = await self._send(calls, [reading])
             if sent.lost:
@@ -220,6 +244,12 @@ class Projector:
             # the shards that have it now are covered and drop out
             effects, _ = fold_rest(self._definition, reading.row, changes, self._covered(reading))
 
+    def _packed(self, reading: Reading, effects: Effects) -> Iterable[tuple[int, tuple[Sequence[str], bytes]]]:
+        """By shard, without those that are not ours to write."""
+        builds = [self._builds.get(shard, "") for shard in range(self._build.record.shards)]
+        packed = self._packing.shards(effects, builds)
+        return [(shard, call) for shard, call in packed.items() if shard in self._builds and shard in reading.watermarks]
+
     def _fold(self, reading: Reading, changes: Changes) -> Effects:
         if not reading.mixed:
             return fold(self._definition, reading.row, changes)
@@ -229,7 +259,7 @@ class Projector:
 
     def _covered(self, reading: Reading) -> Covered:
         shard_of = self._packing.layout.shard
-        return lambda name, offset: offset < reading.watermarks[shard_of(name)].offset
+        return lambda name, offset: (stored := reading.watermarks.get(shard_of(name))) is None or offset < stored.offset
 
     async def _send(self, calls: Sequence[Call], readings: Sequence[Reading]) -> _Sent:
         """Send calls that advance these readings, and learn from each answer."""
@@ -239,7 +269,7 @@ class Projector:
             for place, (reading, advance) in enumerate(zip(readings, call.advances, strict=True)):
                 if isinstance(reply, Applied):
                     reading.watermarks[call.shard] = advance.new
-                elif reply.build != call.build or reading.is_behind(call.shard, advance, reply.watermarks[place]):
+                elif reply.build != call.build or reading.is_behind(advance, reply.watermarks[place]):
                     sent.lost.add(reading.partition)
                 else:
                     sent.adopted |= reading.adopt(call.shard, advance, reply.watermarks[place])
@@ -251,14 +281,18 @@ class Projector:
         if now >= self._report_at:
             self._report_at = now + REPORT_SECONDS
             await self._report(fetched.ends, asked_at_ms)
-        idle = not fetched.batches and any(reading.next != reading.checkpointed for reading in self._readings.values())
-        if idle or now >= self._checkpoint_at:
+        behind = any(reading.next != reading.checkpointed for reading in self._readings.values())
+        level = not fetched.batches or (now >= self._level_at and self._is_level(fetched.ends))
+        if (behind and level) or now >= self._checkpoint_at:
             await self.checkpoint()
+
+    def _is_level(self, ends: Mapping[Partition, int]) -> bool:
+        return all(reading.next >= ends.get(partition, reading.next + 1) for partition, reading in self._readings.items())
 
     async def _report(self, ends: Mapping[Partition, int], asked_at_ms: int) -> None:
         as_of_ms = {}
         for partition, end in ends.items():
             if reading := self._readings.get(partition):
                 as_of_ms[partition] = asked_at_ms if reading.next >= end else reading.ts_ms
-                self._observer.lag(partition, max(0, end - reading.next))
+                self._observer.lag(partition, max(0, end - reading.next), max(0.0, (asked_at_ms - as_of_ms[partition]) / 1000))
         await self._store.report(as_of_ms)

@@ -1,6 +1,6 @@
 """One partition as a projector reads it: where it is, and what it believes is stored of it on each shard. Does no I/O."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from projectors.apply import Header, Outcome, judge
@@ -23,32 +23,32 @@ class Reading:
 
     partition: Partition
     row: type[Row]
-    watermarks: list[Watermark]
+    watermarks: dict[int, Watermark]
     began: int
     next: int
     ts_ms: int
     checkpointed: int = -1
 
     @classmethod
-    def begin(cls, partition: Partition, row: type[Row], headers: Sequence[Header]) -> "Reading":
-        """Go on from the lowest watermark. Raises ShardLost where there is none."""
-        stored = [header.watermarks.get(str(partition)) for header in headers]
-        watermarks = [watermark for watermark in stored if watermark is not None]
+    def begin(cls, partition: Partition, row: type[Row], headers: Mapping[int, Header]) -> "Reading":
+        """Go on from the lowest watermark. headers: of the shards that are written, one at least. Raises ShardLost where one has none."""
+        stored = {shard: header.watermarks.get(str(partition)) for shard, header in headers.items()}
+        watermarks = {shard: watermark for shard, watermark in stored.items() if watermark is not None}
         if len(watermarks) < len(stored):
             raise ShardLost(f"{len(stored) - len(watermarks)} of {len(stored)} shards have no watermark of {partition}")
-        began = min(watermark.offset for watermark in watermarks)
-        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks))
+        began = min(watermark.offset for watermark in watermarks.values())
+        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()))
 
     def check(self, record: Generation, topic_id: str, bounds: tuple[int, int]) -> None:
         """Hold the watermarks against the topic as it is now. Raises SourceChanged, RetentionPassed."""
-        known = {watermark.topic_id for watermark in self.watermarks}
+        known = {watermark.topic_id for watermark in self.watermarks.values()}
         if known - {topic_id}:
             raise SourceChanged(
                 f"topic {self.partition.topic} was deleted and made anew (id {topic_id}, was {', '.join(sorted(known))}): "
                 "what is counted no longer matches it. Run `viewgate rebuild`."
             )
         first, end = bounds
-        newest = max(watermark.offset for watermark in self.watermarks)
+        newest = max(watermark.offset for watermark in self.watermarks.values())
         if newest > end:
             raise SourceChanged(
                 f"{self.partition} ends at offset {end}, but generation {record.name} has it up to {newest}: "
@@ -63,12 +63,12 @@ class Reading:
     @property
     def mixed(self) -> bool:
         """Whether some shard already has part of what comes next, as after a restart."""
-        return any(watermark.offset > self.next for watermark in self.watermarks)
+        return any(watermark.offset > self.next for watermark in self.watermarks.values())
 
     @property
     def lowest(self) -> int:
         """Where someone else would go on from."""
-        return min(watermark.offset for watermark in self.watermarks)
+        return min(watermark.offset for watermark in self.watermarks.values())
 
     def advance(self, shard: int, offset: int, ts_ms: int) -> Advance:
         """The step of one shard's watermark."""
@@ -77,11 +77,11 @@ class Reading:
             raise AssertionError(f"shard {shard} of {self.partition} is at {expected.offset}, but reading began at {self.began}")
         return Advance(self.partition, expected, expected.advanced(offset, ts_ms))
 
-    def is_behind(self, shard: int, advance: Advance, stored: Watermark | None) -> bool:
-        """Whether a refused call found less than was acknowledged. Raises ShardLost, SourceChanged where no rewind helps."""
+    def is_behind(self, advance: Advance, stored: Watermark | None) -> bool:
+        """Whether a refused call found less than was acknowledged, or nothing. Raises SourceChanged where no rewind helps."""
         outcome = judge(advance, stored)
         if outcome is Outcome.ABSENT:
-            raise ShardLost(f"shard {shard} has no watermark of {self.partition}: {outcome.value}")
+            return True
         if outcome is Outcome.OTHER_TOPIC:
             raise SourceChanged(f"another projector writes {self.partition} of another topic of that name. Run `viewgate rebuild`.")
         return outcome is Outcome.BEHIND

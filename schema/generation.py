@@ -4,7 +4,8 @@ from typing import Literal
 
 from msgspec import Struct, json
 
-State = Literal["opening", "building", "live", "retired"]
+State = Literal["filling", "opening", "building", "live", "retired", "dropping"]
+Origin = Literal["beginning", "snapshot", "sql"]
 
 
 class Generation(Struct, frozen=True):
@@ -14,6 +15,10 @@ class Generation(Struct, frozen=True):
     opened anew on a Redis that came back empty shares no key with it. codes: Redis field of each view field. prefixes: text cut
     from the values of a field. start: where reading began, by partition ("topic:0"). level: the end offsets that it had to reach
     to be promoted. promoted: the offsets it had reached when it was. topic_ids: Kafka's id of each topic.
+    state: `filling` while rows from SQL are written, `opening` while its headers are; `retired` was live, and is still kept up to date.
+    origin: what lay before `start`: nothing, what a snapshot in the topics repeats, or rows that were written from SQL.
+    by_itself: promoted without being told to, since there was no other when it was opened. rate: most changes a second while it is
+    built, None: no limit. opened_ms, promoted_ms, retired_ms: when, in Unix ms; 0: not yet.
     """
 
     name: str
@@ -27,6 +32,12 @@ class Generation(Struct, frozen=True):
     topic_ids: dict[str, str]
     state: State = "opening"
     promoted: dict[str, int] = {}
+    origin: Origin = "beginning"
+    by_itself: bool = True
+    rate: int | None = None
+    opened_ms: int = 0
+    promoted_ms: int = 0
+    retired_ms: int = 0
 
     def encode(self) -> bytes:
         return json.encode(self)

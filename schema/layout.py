@@ -1,6 +1,7 @@
 """Where a view is in Redis: keys, shards, field codes, value encoding. The only place that formats a key.
 
     {<view>}:live                       name of the live generation; gateways watch it
+    {<view>}:generations                set: every name that a generation has ever had
     {<view>}:generation:<g>             its record (schema/generation.py)
     {<view>}:progress:<g>               hash: partition → Unix ms up to which the view has it
     <view>:<g>:{tag}                    header of a shard, hash: state, build, and a watermark per partition
@@ -108,6 +109,10 @@ def live_key(view: str) -> str:
     return f"{{{_word(view)}}}:live"
 
 
+def generations_key(view: str) -> str:
+    return f"{{{_word(view)}}}:generations"
+
+
 def generation_key(view: str, generation: str) -> str:
     return f"{{{_word(view)}}}:generation:{generation}"
 
@@ -138,6 +143,14 @@ class Layout:
     def rows_pattern(self) -> str:
         """A SCAN pattern that matches every row of this generation (and little else: see row_id)."""
         return f"{_word(self.view)}:{self.generation}.*:{{*}}:*"
+
+    def rows_start(self) -> str:
+        """What the key of every row and of every lookup's claimants starts with, of whatever build; no header's does."""
+        return f"{_word(self.view)}:{self.generation}."
+
+    def all_pattern(self) -> str:
+        """A SCAN pattern that matches every row and every lookup's claimants of this generation, of any build; no header."""
+        return f"{_word(self.view)}:{self.generation}.*:{{*}}*"
 
     @staticmethod
     def row_id(key: str) -> str | None:

@@ -5,11 +5,12 @@ from aiokafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from app.cli import CommandError
+from app.feeds import TopicsMissing
 from app.settings import Settings, read_settings
 from app.stopping import told_to_stop
 from app.telemetry import ProjectorMetrics, set_up_logs
 from app.views import definition_of
-from app.worker import TopicsMissing, work
+from app.worker import work
 from projectors.apply import EvictionAllowed, ShardFailed
 from projectors.generations import GenerationRefused, ShardLost
 from projectors.log import RetentionPassed

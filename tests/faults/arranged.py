@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from demo.publish import envelope
 from loaders.view import ViewLoader
 from projectors.apply import RedisStore
-from projectors.generations import Generations, RedisBuild
+from projectors.building import Build, LostShards, WholeBuild
+from projectors.generations import Generations
 from projectors.projector import Projector
 from schema import layout
 from schema.definition import Definition, read_definition
@@ -161,12 +162,25 @@ class World:
         """A projector that was just started, all partitions assigned to it."""
         redis = redis or self.redis
         # read past the client of a test that counts or breaks its calls
-        record = await Generations(self.redis, self.definition).current()
+        generations = Generations(self.redis, self.definition)
+        record = await generations.current()
         assert record is not None
-        store = store or RedisStore(redis, self.keys, record.codes[self.definition.columns[0].name])
+        store = store or RedisStore.of(redis, self.definition, record)
+        record = await generations.opened(record, RedisStore.of(self.redis, self.definition, record))
+        return self._owner(WholeBuild(Generations(redis, self.definition), store, record), store, limit, stale)
+
+    async def owner_of_the_lost(self, store: RedisStore | None = None, limit: int = 7) -> Owner:
+        """A projector that builds again the shards that were lost, as the topics are now."""
+        generations = Generations(self.redis, self.definition)
+        record = await generations.current()
+        assert record is not None
+        store = store or RedisStore.of(self.redis, self.definition, record)
+        ends = {str(partition): end for partition, end in self.topics.ends.items()}
+        return self._owner(LostShards(generations, store, record, ends, None), store, limit, 0)
+
+    def _owner(self, build: Build, store: RedisStore, limit: int, stale: int) -> Owner:
         log_ = MemoryLog(self.topics, limit, stale, assigned=list(self.topics.partitions))
         tally, buried, clock = Tally(), Buried(), HandClock()
-        build = RedisBuild(Generations(redis, self.definition), store, record)
         projector = Projector(self.definition, build, log_, store, buried, tally, clock, CHECKPOINT_SECONDS)
         return Owner(projector, log_, store, clock, tally, buried)
 

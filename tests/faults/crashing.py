@@ -15,18 +15,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from aiokafka import AIOKafkaConsumer
-from redis.asyncio import Redis
-from redis.asyncio.client import Pipeline
 
-from app import worker
+from app import feeds, worker
 from app.commands import project
 from app.telemetry import ProjectorMetrics
-from projectors import generations
-from projectors.apply import RedisStore, Reply
+from projectors.apply import Header, RedisStore, Reply
 from projectors.calls import Call
 from projectors.log import KafkaLog
 from schema.positions import Partition
@@ -70,6 +66,19 @@ class Store(RedisStore):
         Store.applied = True
         return replies
 
+    async def open(self, headers: Mapping[int, Header]) -> None:
+        half = death.at("headers")
+        await super().open(dict(list(headers.items())[: len(headers) // 2]) if half else headers)
+        if half:
+            death.come()
+
+    async def finish(self, builds: Mapping[int, str]) -> None:
+        half = death.at("promote")
+        await super().finish(dict(list(builds.items())[: len(builds) // 2]) if half else builds)
+        if half:
+            death.come()
+        death.come_at("pointer")
+
 
 class Log(KafkaLog):
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
@@ -86,37 +95,15 @@ class Metrics(ProjectorMetrics):
                 dropped.write(f"{changes}\n")
 
 
-_execute, _eval = Pipeline.execute, Redis.eval
-
-
-async def execute(pipeline: Any, raise_on_error: bool = True) -> list[Any]:
-    """A pipeline of HSETNX opens headers, one of EVAL promotes them."""
-    words = {command[0][0] for command in pipeline.command_stack}
-    for point, word in (("headers", "HSETNX"), ("promote", "EVAL")):
-        if word in words and death.at(point):
-            del pipeline.command_stack[len(pipeline.command_stack) // 2 :]
-            await _execute(pipeline, raise_on_error)
-            death.come()
-    return await _execute(pipeline, raise_on_error)
-
-
-def eval_(redis: Any, script: str, *args: Any) -> Any:
-    """An awaitable, or a pipeline that has queued the command."""
-    if script == generations._PROMOTE and not isinstance(redis, Pipeline):
-        death.come_at("pointer")
-    return _eval(redis, script, *args)
-
-
 def main() -> None:
     session = int(os.environ.get("SESSION_MS", "10000"))
     consumer = partial(AIOKafkaConsumer, session_timeout_ms=session, heartbeat_interval_ms=session // 6)
     with (
         patch.object(worker, "RedisStore", Store),
-        patch.object(worker, "KafkaLog", Log),
-        patch.object(worker, "AIOKafkaConsumer", consumer),
+        patch.object(feeds, "RedisStore", Store),
+        patch.object(feeds, "KafkaLog", Log),
+        patch.object(feeds, "AIOKafkaConsumer", consumer),
         patch.object(project, "ProjectorMetrics", Metrics),
-        patch.object(Pipeline, "execute", execute),
-        patch.object(Redis, "eval", eval_),
     ):
         project.project()
 

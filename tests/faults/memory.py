@@ -122,7 +122,7 @@ class Tally:
     def rewound(self, partition: Partition) -> None:
         self.rewinds += 1
 
-    def lag(self, partition: Partition, records: int) -> None: ...
+    def lag(self, partition: Partition, records: int, seconds: float) -> None: ...
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ import random
 import pytest
 from redis.asyncio import Redis
 
+from projectors.apply import RedisStore
 from projectors.generations import Generations
 from schema.positions import Watermark
 from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Tables, World, follow, tweet, user
@@ -165,7 +166,7 @@ async def test_a_projector_that_opens_a_generation_late_does_not_undo_its_promot
     assert promoted is not None
     assert promoted.state == "live"
     # what it would do that read the record before all that
-    await generations._opened(late)
+    await generations.opened(late, RedisStore.of(redis, world.definition, late))
     assert await generations.read("g1") == promoted
 
 

@@ -2,13 +2,14 @@
 
 import math
 import random
+from functools import partial
 
 import msgspec
 import pytest
 from redis.asyncio import Redis
 
 from loaders.view import ViewLoader
-from projectors.apply import StoreUnavailable
+from projectors.apply import RedisStore, StoreUnavailable
 from projectors.generations import GenerationRefused, Generations, ShardLost
 from schema import layout
 from schema.loader import ViewNotReady
@@ -16,7 +17,7 @@ from schema.positions import Partition
 from schema.user import Users
 from tests.faults.arranged import CHECKPOINT_SECONDS, DEFINITION, Owner, Tables, World, follow, user
 from tests.faults.memory import Rounds
-from tests.faults.snapshots import dump, lose, restore
+from tests.faults.snapshots import dump, restore
 from tests.faults.stores import Halting, go_on
 
 USERS = range(1, 20)
@@ -164,12 +165,13 @@ async def test_a_late_promotion_does_not_touch_what_was_begun_anew(world: World)
     generations = Generations(world.redis, world.definition)
     old = await generations.read("g1")
     assert old is not None
+    seen = await RedisStore.of(world.redis, world.definition, old).headers()
     await world.redis.flushall()
     await world.begin("again")
     await world.owner()
     before = await dump(world.redis, world.keys)
     # it had found it level when Redis came back empty
-    assert await generations.promote(old, {}) is None
+    assert await generations.promote(old, RedisStore.of(world.redis, world.definition, old), seen) is None
     assert (await dump(world.redis, world.keys)).values == before.values
 
 
@@ -177,7 +179,8 @@ async def test_no_two_openings_bear_the_same_build(redis: Redis) -> None:
     builds = set()
     for _ in range(4):
         await redis.flushall()
-        builds.add((await Generations(redis, DEFINITION).open_first({Partition("users", 0): (0, 0)}, {})).build)
+        stores = partial(RedisStore.of, redis, DEFINITION)
+        builds.add((await Generations(redis, DEFINITION).open_first(stores, {Partition("users", 0): (0, 0)}, {})).build)
     assert len(builds) == 4
 
 
@@ -185,7 +188,7 @@ async def test_one_that_outlived_an_empty_redis_does_not_write_what_was_begun_wi
     old = await populated(world)
     await world.redis.flushall()
     record = msgspec.structs.replace(await world.begin("again"), definition="another")
-    await Generations(world.redis, world.definition)._opened(record)
+    await Generations(world.redis, world.definition).opened(record, RedisStore.of(world.redis, world.definition, record))
     await world.redis.set(layout.generation_key(world.definition.name, "g1"), record.encode())
     before = await dump(world.redis, world.keys)
     more(world)
@@ -208,28 +211,6 @@ async def test_a_record_that_was_lost_alone_is_written_again(world: World) -> No
     await world.redis.hset(world.keys.headers[1], "build", "again")
     with pytest.raises(ShardLost, match="record of generation g1 is gone"):
         await owner.level()
-
-
-async def test_a_lost_shard_stops_the_projector_and_the_others_still_answer(world: World) -> None:
-    owner = await populated(world)
-    lost = world.shard_of(1)
-    before = world.counted()
-    await lose(world.redis, world.keys, lost)
-    owner.clock.seconds += CHECKPOINT_SECONDS
-    with pytest.raises(ShardLost, match="no watermark"):
-        await owner.step()
-    with pytest.raises(ShardLost, match="1 of 4 shards"):
-        await (await world.owner()).level()
-    users = world.users
-    for number in USERS:
-        world.users = {number}
-        if world.shard_of(number) == lost:
-            with pytest.raises(ViewNotReady):
-                await world.shown()
-        else:
-            assert await world.shown() == {str(number): before[str(number)]}
-    world.users = users
-    assert not await world.redis.exists(world.keys.headers[lost])
 
 
 async def test_a_shard_of_another_build_is_not_written(world: World) -> None:

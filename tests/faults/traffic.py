@@ -10,10 +10,10 @@ MS = 1_767_323_045_000
 
 
 class Traffic:
-    """The rows as they are after what was published."""
+    """The rows as they are after what was published, over a road."""
 
     def __init__(self, road: Road, seed: int, users: int = 400) -> None:
-        self._road, self._rng, self._users = road, random.Random(seed), users
+        self.road, self._rng, self._users = road, random.Random(seed), users
         self._rows: dict[tuple[type[Row], int], Row] = {}
         self.published = 0
         for number in range(users):
@@ -23,7 +23,7 @@ class Traffic:
         """So many changes more; returns when Kafka has them all."""
         for _ in range(changes):
             self._publish(self._row())
-        self._road.publisher.flush()
+        self.road.publisher.flush()
 
     def _publish(self, row: Row) -> None:
         key = getattr(row, type(row).source.key)
@@ -31,10 +31,10 @@ class Traffic:
         self.published += 1
         if before is not None and self._rng.random() < 0.4:
             del self._rows[type(row), key]
-            self._road.publisher.publish("d", before, None, MS + self.published)
+            self.road.publisher.publish("d", before, None, MS + self.published)
         else:
             self._rows[type(row), key] = row
-            self._road.publisher.publish("u" if before else "c", before, row, MS + self.published)
+            self.road.publisher.publish("u" if before else "c", before, row, MS + self.published)
 
     def _row(self) -> Row:
         rng = self._rng

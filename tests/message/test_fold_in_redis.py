@@ -52,8 +52,8 @@ class Kept:
         await self._redis.flushall()
         await self._redis.set(layout.generation_key(self._definition.name, "g1"), self.record.encode())
         generations = Generations(self._redis, self._definition)
-        assert await generations.current() is not None
-        await generations.promote(self.record, {})
+        opened = await generations.opened(self.record, self._store)
+        await generations.promote(opened, self._store, await self._store.headers())
 
     async def take(self, step: Step) -> None:
         """Send the step's calls, and send them again, as a client does that has lost the answer."""

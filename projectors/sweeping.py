@@ -1,0 +1,70 @@
+"""What a generation leaves in Redis: counted by a sample, or unlinked page by page. Knows keys only by their pattern."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any, NamedTuple
+
+from redis.asyncio import Redis
+
+from projectors.apply import reached
+from schema.layout import Layout
+
+PAGE = 1000
+PAGES, WEIGHED = 50, 100
+# between two pages, so that unlinking millions of hashes is felt by nobody
+PAUSE_SECONDS = 0.01
+
+
+class Size(NamedTuple):
+    """rows: hashes of the view. bytes: that they take, without claimants. exact: all keys were looked at, not a sample."""
+
+    rows: int
+    bytes: int
+    exact: bool
+
+
+async def size(redis: Redis, keys: Layout) -> Size:
+    """From up to PAGES pages of the whole Redis, and the memory of up to WEIGHED rows. Raises StoreUnavailable."""
+    seen = rows = 0
+    some: list[str] = []
+    cursor, exact = 0, False
+    for _ in range(PAGES):
+        cursor, page = await reached(redis.scan(cursor, count=PAGE))
+        seen += len(page)
+        found = [name for name in map(_text, page) if _is_row(keys, name)]
+        rows += len(found)
+        some += found[: WEIGHED - len(some)]
+        if exact := cursor == 0:
+            break
+    weights = [weight for name in some if (weight := await reached(redis.memory_usage(name))) is not None]
+    total = rows if exact or not seen else rows * await reached(redis.dbsize()) // seen
+    return Size(total, total * sum(weights) // len(weights) if weights else 0, exact)
+
+
+async def sweep(redis: Redis, pattern: str, goes: Callable[[str], bool], advanced: Callable[[int], None]) -> int:
+    """Unlink every key that matches and for which `goes` is true; how many. Raises StoreUnavailable."""
+    swept = 0
+    async for page in _pages(redis, pattern):
+        names = [name for name in page if goes(name)]
+        if names:
+            swept += await reached(redis.unlink(*names))
+            advanced(len(names))
+        await asyncio.sleep(PAUSE_SECONDS)
+    return swept
+
+
+async def _pages(redis: Redis, pattern: str) -> AsyncIterator[list[str]]:
+    cursor: Any = 0
+    while True:
+        cursor, page = await reached(redis.scan(cursor, pattern, PAGE))
+        yield [_text(name) for name in page]
+        if cursor == 0:
+            return
+
+
+def _is_row(keys: Layout, name: str) -> bool:
+    return name.startswith(keys.rows_start()) and keys.row_id(name) is not None
+
+
+def _text(name: bytes | str) -> str:
+    return name.decode() if isinstance(name, bytes) else name
