@@ -6,7 +6,7 @@ DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh)
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo shop dev test check bench lock docs hooks clean system-packages
+.PHONY: help demo shop dev test check simulate bench lock docs hooks clean system-packages
 
 help: ## this list
 	@if [ -t 1 ] && [ -z "$$NO_COLOR" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
@@ -35,6 +35,9 @@ check: .venv/ready ## lint, types, the import contracts, and the tests that need
 	@.venv/bin/mypy --no-error-summary
 	@.venv/bin/lint-imports --no-logo >/dev/null || .venv/bin/lint-imports
 	@.venv/bin/pytest -q -m "not servers" $(PYTEST)
+
+simulate: .venv/ready ## histories of faults in memory: SEED= repeats a run, N= says how many
+	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(N),--histories $(N))
 
 bench: .venv/ready ## the projector against a plain pipelined HINCRBY
 	@.venv/bin/python -m bench.projector

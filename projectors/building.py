@@ -137,7 +137,7 @@ class LostShards:
     async def settle(self) -> None:
         headers = await self.take()
         held = {shard: header for shard, header in enumerate(headers) if self.holds(header)}
-        if level(self.record, list(held.values()), self._ends):
+        if not held or level(self.record, list(held.values()), self._ends):
             await self._store.finish({shard: header.build for shard, header in held.items() if header.build})
             self._given |= {header.build for header in held.values()}
             self._times += 1

@@ -84,6 +84,7 @@ class Generations:
         rate: int | None = None,
         *,
         by_itself: bool = False,
+        shards: int = layout.SHARDS,
     ) -> Generation | None:
         """Register a generation under a name never used before. None: somebody else has opened one at the same time.
 
@@ -91,11 +92,12 @@ class Generations:
         """
         _check_start(bounds, start)
         names = await self.register.names()
+        present = await self._present()
         record = Generation(
-            name=f"g{max(map(number, names | await self._present()), default=0) + 1}",
+            name=f"g{max(map(number, names | present), default=0) + 1}",
             build=secrets.token_hex(2),
             definition=self._definition.fingerprint,
-            shards=layout.SHARDS,
+            shards=shards,
             codes=layout.codes(self._definition),
             prefixes=layout.prefixes(self._definition),
             start={str(partition): offset for partition, offset in start.items()},
@@ -103,7 +105,7 @@ class Generations:
             topic_ids=dict(topic_ids),
             state="filling" if origin == "sql" else "opening",
             origin=origin,
-            by_itself=by_itself,
+            by_itself=by_itself or not present,
             rate=rate,
             opened_ms=self._clock.now_ms(),
         )

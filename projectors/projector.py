@@ -98,9 +98,11 @@ class Projector:
             await self._take(sorted(self._untaken))
         asked_at_ms = self._clock.now_ms()
         fetched = await self._log.fetch()
-        if fetched.revoked:
+        try:
             await self._let_go(fetched.revoked)
-        self._untaken |= set(fetched.assigned)
+        finally:
+            # the log tells of them once
+            self._untaken |= set(fetched.assigned)
         results = await asyncio.gather(*(self._project(batch) for batch in fetched.batches), return_exceptions=True)
         for error in results:
             if isinstance(error, BaseException):
@@ -167,7 +169,8 @@ class Projector:
     async def _let_go(self, partitions: Sequence[Partition]) -> None:
         """Others go on from here; what is not written down is read again by them."""
         try:
-            await self.checkpoint()
+            if partitions:
+                await self.checkpoint()
         finally:
             for partition in partitions:
                 self._readings.pop(partition, None)

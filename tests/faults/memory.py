@@ -48,8 +48,10 @@ class MemoryLog:
     topics: Topics
     limit: int = 7
     stale: int = 0
+    wait_seconds: float = 0.001
     assigned: list[Partition] = field(default_factory=list)
     revoked: list[Partition] = field(default_factory=list)
+    mine: set[Partition] = field(default_factory=set)
     at: dict[Partition, int] = field(default_factory=dict)
     sought: dict[Partition, int] = field(default_factory=dict)
     committed: dict[Partition, int] = field(default_factory=dict)
@@ -58,9 +60,10 @@ class MemoryLog:
 
     async def fetch(self) -> Fetched:
         # others run meanwhile, as they would while Kafka is asked
-        await asyncio.sleep(0.001 if self.quiet > 2 else 0)
+        await asyncio.sleep(self.wait_seconds if self.quiet > 2 else 0)
         if self.assigned or self.revoked:
             fetched = Fetched(assigned=self.assigned, revoked=self.revoked)
+            self.mine = (self.mine - {*self.revoked}) | {*self.assigned}
             for partition in self.revoked:
                 self.at.pop(partition, None)
             self.assigned, self.revoked = [], []
@@ -79,6 +82,8 @@ class MemoryLog:
         return Batch(partition, start, end, records) if end > start else None
 
     def seek(self, partition: Partition, offset: int) -> None:
+        if partition not in self.mine:
+            return
         if self.at.get(partition, offset) != offset:
             self._late += [batch for _ in range(self.stale) if (batch := self._next(partition)) and batch.start != offset]
         self.at[partition] = offset

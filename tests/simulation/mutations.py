@@ -1,0 +1,136 @@
+"""The rules of exactly once, each broken by one change of the code's text. A simulation that does not notice one of them proves little."""
+
+import importlib.abc
+import importlib.machinery
+import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[2]
+
+
+class Mutation(NamedTuple):
+    """What is written instead of what, in which module, and the rule that it breaks."""
+
+    module: str
+    rule: str
+    old: str
+    new: str
+
+
+MUTATIONS = {
+    "covered-too-much": Mutation(
+        "projectors.projector",
+        "a record at the watermark is not applied yet",
+        "is None or offset < stored.offset",
+        "is None or offset <= stored.offset",
+    ),
+    "covered-too-little": Mutation(
+        "projectors.projector",
+        "a record below the watermark is applied",
+        "is None or offset < stored.offset",
+        "is None or offset < stored.offset - 1",
+    ),
+    "no-running-maximum": Mutation(
+        "projectors.reading",
+        "a watermark is a running maximum",
+        "expected.advanced(offset, ts_ms)",
+        "Watermark(offset, ts_ms, expected.topic_id)",
+    ),
+    "checkpoint-of-what-was-fetched": Mutation(
+        "projectors.projector",
+        "a checkpoint goes to what was folded",
+        "reading.advance(shard, reading.next, reading.ts_ms)",
+        "reading.advance(shard, reading.next + 1, reading.ts_ms)",
+    ),
+    "loss-adopted": Mutation(
+        "projectors.reading", "after a loss all is read again from the lowest", "return outcome is Outcome.BEHIND", "return False"
+    ),
+    "batches-in-hand-kept": Mutation(
+        "projectors.projector",
+        "a batch that does not begin where reading goes on is thrown away",
+        "if reading is None or batch.start != reading.next:",
+        "if reading is None:",
+    ),
+    "ahead-is-done": Mutation(
+        "projectors.reading",
+        "what someone else applied is adopted, and the rest is sent",
+        "return judge(advance, stored) is Outcome.AHEAD",
+        "return False",
+    ),
+    "behind-is-ahead": Mutation(
+        "projectors.apply",
+        "a stored watermark below the expected one is a loss",
+        "return Outcome.AHEAD if stored.offset >= advance.expected.offset else Outcome.BEHIND",
+        "return Outcome.AHEAD",
+    ),
+    "restart-from-the-highest": Mutation(
+        "projectors.reading",
+        "a restart goes on from the lowest watermark",
+        "began = min(watermark.offset for",
+        "began = max(watermark.offset for",
+    ),
+    "cancelled-out-not-sent": Mutation(
+        "projectors.fold",
+        "what cancels out in a batch is sent all the same",
+        "            deltas[key] = deltas.get(key, 0) + 1\n    return deltas",
+        "            deltas[key] = deltas.get(key, 0) + 1\n    return {key: delta for key, delta in deltas.items() if delta}",
+    ),
+    "nothing-held-never-ends": Mutation(
+        "projectors.building", "who has no lost shard left ends", "if not held or level(self", "if level(self"
+    ),
+    "lost-shard-under-its-old-build": Mutation(
+        "projectors.building",
+        "a lost shard gets a new build",
+        "first_header(record, secrets.token_hex(2)) for shard in shards",
+        "first_header(record, record.build) for shard in shards",
+    ),
+    "lost-shard-seen-too-early": Mutation(
+        "projectors.building",
+        "a lost shard is seen when it is level",
+        "if not held or level(self.record, list(held.values()), self._ends):",
+        "if True:",
+    ),
+    "promoted-before-level": Mutation(
+        "projectors.building", "a generation is promoted when it is level", "if level(self.record, held, self.record.level):", "if True:"
+    ),
+    "taken-back-without-reading-again": Mutation(
+        "projectors.projector",
+        "partitions are read again when a shard comes back",
+        "            partitions = sorted({*partitions, *self._readings})\n",
+        "            pass\n",
+    ),
+    "claims-not-released": Mutation(
+        "projectors.fold", "a name that is left is released", "effects.claims[Claim(name, old, key)] = None", "pass"
+    ),
+    "before-not-undone": Mutation(
+        "projectors.fold", "an update undoes what was before", "deltas[key] = deltas.get(key, 0) - 1", "deltas[key] = deltas.get(key, 0)"
+    ),
+}
+
+
+def broken(name: str) -> None:
+    """From now on the module is imported with this mutation. Before anything of ours is imported."""
+    mutation = MUTATIONS[name]
+    if mutation.module in sys.modules:
+        raise ValueError(f"{mutation.module} is imported already")
+    sys.meta_path.insert(0, _Finder(mutation))
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    def __init__(self, mutation: Mutation) -> None:
+        self._mutation = mutation
+        self._path = ROOT / (mutation.module.replace(".", "/") + ".py")
+
+    def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(fullname, self, origin=str(self._path)) if fullname == self._mutation.module else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        text = self._path.read_text()
+        if text.count(self._mutation.old) != 1:
+            raise ValueError(f"{self._path} has {text.count(self._mutation.old)} times what is to be mutated: {self._mutation.old!r}")
+        module.__file__ = str(self._path)
+        exec(compile(text.replace(self._mutation.old, self._mutation.new), str(self._path), "exec"), module.__dict__)
