@@ -163,8 +163,7 @@ class Projector:
             self._log.seek(partition, reading.next)
             self._readings[partition] = reading
             self._untaken.discard(partition)
-        positions = {str(partition): self._readings[partition].next for partition in partitions}
-        log.info("partitions_taken", generation=record.name, shards=len(headers), positions=positions)
+        log.info("partitions_taken", generation=record.name, shards=len(headers), at={str(p): self._readings[p].next for p in partitions})
 
     async def _let_go(self, partitions: Sequence[Partition]) -> None:
         """Others go on from here; what is not written down is read again by them."""

@@ -218,11 +218,12 @@ class World:
         ends = {str(partition): end for partition, end in self.topics.ends.items()}
         for record in records:
             headers = await self.store(record).headers()
-            wanted = layout.LIVE if record.state in {"live", "retired"} else layout.BUILDING
+            # some shards of one whose promotion was cut off are ready to be seen
+            wanted = {layout.LIVE} if record.state in {"live", "retired"} else {layout.LIVE, layout.BUILDING}
             owner = kept.get((record.name, False))
             if owner is None or owner.projector.lost or (record.name, True) in kept:
                 return False
-            if any(header.state != wanted for header in headers) or not level(record, headers, ends):
+            if any(header.state not in wanted for header in headers) or not level(record, headers, ends):
                 return False
         return live in {record.name for record in records}
 
