@@ -135,11 +135,12 @@ async def test_an_interrupted_rebuild_is_gone_on_with_where_it_was(road: Road) -
     assert record is not None
     assert (record.state, record.rate) == ("building", 1000)
     child = await start("rebuild", **variables(road.settings))
-    await asyncio.sleep(0.5)
+    assert child.stdout is not None
+    # by then it listens to signals
+    assert b"Going on with g2" in await asyncio.wait_for(child.stdout.readline(), 60)
     child.send_signal(signal.SIGINT)
     out, _ = await asyncio.wait_for(child.communicate(), 60)
     assert child.returncode == 0
-    assert b"Going on with g2" in out
     # not level, and nobody keeps it
     assert "is not level" in await refused(road, "promote", "g2") or b"g2 is level" in out
     assert "g2 is live" in await told(road, "rebuild", "--promote")
