@@ -97,12 +97,6 @@ MUTATIONS = {
     "promoted-before-level": Mutation(
         "projectors.building", "a generation is promoted when it is level", "if level(self.record, held, self.record.level):", "if True:"
     ),
-    "taken-back-without-reading-again": Mutation(
-        "projectors.projector",
-        "partitions are read again when a shard comes back",
-        "            partitions = sorted({*partitions, *self._readings})\n",
-        "            pass\n",
-    ),
     "claims-not-released": Mutation(
         "projectors.fold", "a name that is left is released", "effects.claims[Claim(name, old, key)] = None", "pass"
     ),
