@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, cast
 
 Way = Literal["cut", "swallow"]
 
@@ -22,19 +22,23 @@ class Proxy:
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        # a connection is closed by its own task, which `before` waits for: nothing else holds it
+        self._tasks.add(cast("asyncio.Task[None]", asyncio.current_task()))
         losing = asyncio.Event()
-        up = asyncio.create_task(self._forward(reader, up_writer, losing))
-        self._tasks.add(up)
-        try:
-            await self._answer(up_reader, writer, losing)
-        except (ConnectionError, asyncio.CancelledError):
-            pass
-        finally:
-            up.cancel()
-            for end in (writer, up_writer):
-                end.close()
-            self._tasks.discard(up)
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.port)
+        with contextlib.closing(writer), contextlib.closing(up_writer), contextlib.suppress(ConnectionError, asyncio.CancelledError):
+            up = asyncio.create_task(self._forward(reader, up_writer, losing))
+            try:
+                await self._answer(up_reader, writer, losing)
+            finally:
+                up.cancel()
+                await asyncio.wait([up])
+
+    async def close(self) -> None:
+        """End every connection that is left."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _forward(self, reader: asyncio.StreamReader, up: asyncio.StreamWriter, losing: asyncio.Event) -> None:
         with contextlib.suppress(ConnectionError):
@@ -68,3 +72,4 @@ async def before(port: int, way: Way) -> AsyncIterator[Proxy]:
         yield proxy
     finally:
         server.close()
+        await proxy.close()
