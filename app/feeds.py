@@ -1,6 +1,7 @@
 """One generation, or what was lost of it, kept from Kafka: opens what a projector needs and runs it. app/worker.py says which."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,15 +13,19 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
 from redis.asyncio import Redis
 
+from app.clients import open_postgres
 from app.settings import Settings
 from app.topics import dead_letters, make_topics
-from projectors.apply import RedisStore, StoreUnavailable, check_eviction
+from loaders.sql import AWAY
+from projectors.apply import Header, RedisStore, StoreUnavailable, check_eviction
 from projectors.building import Build, LostShards, WholeBuild
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
+from projectors.filling import Filling
 from projectors.generations import Bounds, GenerationDropped, Generations
 from projectors.log import KafkaLog, end
-from projectors.projector import Observer, Projector
+from projectors.observing import Observer
+from projectors.projector import Projector
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.positions import Partition
@@ -97,7 +102,22 @@ class Feed:
         if self.part.of == "whole":
             return WholeBuild(generations, store, record)
         bounds = await log_.bounds(await log_.partitions(self.definition.topics))
-        return LostShards(generations, store, record, {str(partition): end for partition, (_, end) in bounds.items()}, None)
+        ends = {str(partition): end for partition, (_, end) in bounds.items()}
+        fill = self._fill if record.origin == "sql" else None
+        return LostShards(generations, store, record, ends, fill)
+
+    async def _fill(self, record: Generation, shards: Sequence[int]) -> Mapping[int, Header]:
+        """Raises what a projector is stopped by where SQL has not what is needed; PostgreSQL being away is waited for."""
+        async with open_postgres(self.settings) as pool:
+            try:
+                return await Filling(pool, self.redis, self.definition, lambda _: None).lost(record, shards)
+            except AWAY as away:
+                raise StoreUnavailable(f"PostgreSQL cannot be reached: {away}") from away
+
+
+def collect_less() -> None:
+    """Of hundreds of thousands of records that are fetched at once none is garbage: looking for it among them would take half the time."""
+    gc.set_threshold(100_000, 20, 100)
 
 
 async def sources(log_: KafkaLog, definition: Definition) -> tuple[Bounds, Mapping[str, str]]:

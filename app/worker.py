@@ -16,7 +16,7 @@ from app.settings import Settings
 from app.telemetry import ProjectorMetrics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.generations import FED, Generations, ShardLost
-from projectors.projector import Observer
+from projectors.observing import Observer
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.positions import Partition

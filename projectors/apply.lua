@@ -5,7 +5,8 @@
 -- ARGV[1] build expected; ARGV[2] marker (code of the column that every profile has); ARGV[3] number of watermarks n;
 --         then n times: field, expected, new; last: the effects as MessagePack
 --   effects = { counts = { {code, delta, delta, …}, … }, zeros = {code, …}, columns = {code, …},
---               profiles = { {code, fragment, …} or {} for a deleted one, … }, claims = { {id, "ts_ms:offset"} or {id}, … } }
+--               profiles = { {code, fragment, …} or {} for a deleted one, … }, claims = { {id, "ts_ms:offset"} or {id}, … },
+--               rows = { {field, value, …} or {} for none, … } }: what a repair puts in place of whatever is there, of any type
 -- Returns 1 when applied, else what is stored: build, then the n watermarks (nil: absent).
 -- All that can fail is checked before the first write, for Redis does not roll back. The first write is the watermarks': where Redis takes
 -- no writes (full, read-only, short of replicas), it says so here, and nothing is changed. Should a later write fail all the same, the
@@ -36,11 +37,13 @@ for _, list in ipairs(effects.counts) do
     end
   end
 end
-for i = place + 1, #KEYS do
+for i = place + 1, #KEYS - #effects.rows do
   local kind = redis.call('TYPE', KEYS[i]).ok
   if kind ~= 'hash' and kind ~= 'none' then return redis.error_reply('VIEWGATE ' .. KEYS[i] .. ' holds a ' .. kind .. ', not a hash') end
 end
 
+-- a repair moves no watermark: it writes what is there already
+if #moved == 0 and #KEYS > 1 then moved = {'build', ARGV[1]} end
 if #moved > 0 then
   local answer = redis.pcall('HSET', KEYS[1], unpack(moved))
   -- Redis 6 puts the line of the script before the error's code
@@ -71,6 +74,11 @@ local function write()
   for _, claim in ipairs(effects.claims) do
     place = place + 1
     if claim[2] then redis.call('HSET', KEYS[place], claim[1], claim[2]) else redis.call('HDEL', KEYS[place], claim[1]) end
+  end
+  for _, row in ipairs(effects.rows) do
+    place = place + 1
+    redis.call('DEL', KEYS[place])
+    if #row > 0 then redis.call('HSET', KEYS[place], unpack(row)) end
   end
   -- a row without a profile, all of whose counts are 0, reads as one that never was
   for _, key in ipairs(emptied) do

@@ -135,7 +135,7 @@ class RedisStore:
         pipeline = self._redis.pipeline(transaction=False)
         for key in self._layout.headers:
             pipeline.hgetall(key)
-        return [_header(stored) for stored in await reached(pipeline.execute())]
+        return [read_header(stored) for stored in await reached(pipeline.execute())]
 
     async def apply(self, calls: Sequence[Call]) -> Sequence[Reply]:
         replies = await self._evaluate(calls)
@@ -255,7 +255,8 @@ def _read(call: Call, reply: Any) -> Reply:
     return Found(build.decode() if build else None, [Watermark.decode(stored) if stored else None for stored in watermarks])
 
 
-def _header(stored: Mapping[bytes, bytes]) -> Header:
+def read_header(stored: Mapping[bytes, bytes]) -> Header:
+    """A shard's hash as it lies in Redis, empty where there is none."""
     own = (layout.STATE, layout.BUILD)
     watermarks = {field.decode(): Watermark.decode(value) for field, value in stored.items() if field not in own}
     build = stored.get(layout.BUILD)

@@ -45,7 +45,7 @@ class Build(Protocol):
         ...
 
     def doubt(self) -> None:
-        """Redis has lost writes: what was promoted may have to be promoted again."""
+        """Redis has lost writes, or may have: what was promoted may have to be promoted again."""
         ...
 
 
@@ -68,7 +68,7 @@ class WholeBuild:
     async def take(self) -> Sequence[Header]:
         headers = await self._store.headers()
         # after the headers: should another generation have been opened under this name, it is that one's record
-        await self._refresh(headers)
+        await self._refresh()
         lost = [shard for shard, header in enumerate(headers) if header.state is None]
         if lost and self.record.state == "building":
             # nobody reads it yet: all of it is read again
@@ -78,22 +78,40 @@ class WholeBuild:
 
     async def settle(self) -> None:
         live = await self._generations.live()
-        await self._refresh(await self._store.headers())
-        mine = (self.record.state == "live" or (self.record.by_itself and self.record.state == "building")) and live is None
-        if not mine and (self._promoted or live != self.record.name):
+        await self._refresh()
+        if self.record.promoted:
+            await self._show_again(live)
+        elif live is None and (self.record.by_itself or await self._is_alone()):
+            headers = await self._store.headers()
+            if all(header.state for header in headers) and level(self.record, headers, self.record.level):
+                await self._promote(headers)
+
+    async def _is_alone(self) -> bool:
+        """Whether no other is left that could be live: then there is nothing to compare it with, and nobody to wait for."""
+        return [record.name for record in await self._generations.all()] == [self.record.name]
+
+    async def _show_again(self, live: str | None) -> None:
+        """A failover may have undone the promotion: of some shards alone, or of the pointer."""
+        if self._promoted and live is not None:
             return
         headers = await self._store.headers()
-        held = [header for header in headers if self.holds(header)]
-        if len(held) < len(headers) and self.record.state == "building":
+        held = {shard: header for shard, header in enumerate(headers) if self.holds(header)}
+        if not level(self.record, list(held.values()), self.record.promoted):
             return
-        if level(self.record, held, self.record.level):
-            promoted = await self._generations.promote(self.record, self._store, [h if self.holds(h) else _NOTHING for h in headers])
-            self.record, self._promoted = promoted or self.record, promoted is not None
+        if hidden := {shard: h.build for shard, h in held.items() if h.state == layout.BUILDING and h.build}:
+            await self._store.finish(hidden)
+        self._promoted = True
+        if live is None and self.record.state == "live":
+            await self._promote([held.get(shard, _NOTHING) for shard in range(len(headers))])
+
+    async def _promote(self, headers: Sequence[Header]) -> None:
+        promoted = await self._generations.promote(self.record, self._store, headers)
+        self.record, self._promoted = promoted or self.record, promoted is not None
 
     def doubt(self) -> None:
         self._promoted = False
 
-    async def _refresh(self, headers: Sequence[Header]) -> None:
+    async def _refresh(self) -> None:
         record = await self._generations.read(self.record.name)
         if record is None:
             await self._restore()
@@ -137,7 +155,8 @@ class LostShards:
     async def settle(self) -> None:
         headers = await self.take()
         held = {shard: header for shard, header in enumerate(headers) if self.holds(header)}
-        if not held or level(self.record, list(held.values()), self._ends):
+        headers_held = list(held.values())
+        if not held or (level(self.record, headers_held, self._ends) and level(self.record, headers_held, self.record.promoted)):
             await self._store.finish({shard: header.build for shard, header in held.items() if header.build})
             self._given |= {header.build for header in held.values()}
             self._times += 1

@@ -1,12 +1,12 @@
 """Effects packed into one call per touched shard. Pure; apply.py sends them, apply.lua reads them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
 
-from projectors.fold import Effects
+from projectors.fold import Claim, Effects
 from schema import layout
 from schema.definition import Definition
 from schema.fields import Row
@@ -45,6 +45,8 @@ class _Shard:
     profiles: list[list[str]] = field(default_factory=list)
     claim_keys: list[str] = field(default_factory=list)
     claims: list[list[str]] = field(default_factory=list)
+    hash_keys: list[str] = field(default_factory=list)
+    hashes: list[Sequence[str]] = field(default_factory=list)
 
 
 class Packing:
@@ -71,9 +73,39 @@ class Packing:
         for claim, when in effects.claims.items():
             number = self.layout.shard(claim.value)
             shard, _ = self._shard(shards, builds, claim.value)
-            shard.claim_keys.append(self.layout.claims_prefix(number, builds[number], self._lookups[claim.field]) + claim.value)
-            shard.claims.append([str(claim.key)] if when is None else [str(claim.key), f"{when[0]}:{when[1]}"])
+            self._add_claim(shard, builds[number], claim, when)
         return {number: (self._keys(shard), self._pack(shard)) for number, shard in shards.items()}
+
+    def row(self, row: Row | None, amounts: Mapping[str, int]) -> list[str]:
+        """A whole row as it is stored: code, fragment, … One without a profile has only the counts that are not 0."""
+        counts = [(self._codes[name], amount) for name, amount in amounts.items() if amount or row is not None]
+        return [*([] if row is None else self._profile(row)), *(text for code, amount in counts for text in (code, str(amount)))]
+
+    def mend(
+        self,
+        shard: int,
+        build: str,
+        watermarks: Mapping[Partition, Watermark],
+        hashes: Mapping[str, Sequence[str]],
+        claims: Mapping[Claim, tuple[int, int] | None],
+    ) -> Call:
+        """Replace whole hashes and set claims of one shard while all its watermarks are exactly these, which stay as they are.
+
+        hashes: by key of Redis, what is to be there instead, field and value in turn; nothing: no such key.
+        """
+        mended = _Shard("", hash_keys=list(hashes), hashes=list(hashes.values()))
+        for claim, when in claims.items():
+            self._add_claim(mended, build, claim, when)
+        advances = [Advance(partition, watermark, watermark) for partition, watermark in watermarks.items()]
+        return Call(shard, build, advances, self._keys(mended), self._pack(mended))
+
+    def claim_key(self, claim: Claim, build: str) -> str:
+        """Where the claimants of the claim's value are. build: of that value's shard."""
+        return self.layout.claims_prefix(self.layout.shard(claim.value), build, self._lookups[claim.field]) + claim.value
+
+    def _add_claim(self, shard: _Shard, build: str, claim: Claim, when: tuple[int, int] | None) -> None:
+        shard.claim_keys.append(self.claim_key(claim, build))
+        shard.claims.append([str(claim.key)] if when is None else [str(claim.key), f"{when[0]}:{when[1]}"])
 
     def _add_counts(self, shards: dict[int, _Shard], builds: Sequence[str], code: str, deltas: dict[Any, int]) -> None:
         by_shard: dict[int, tuple[list[Any], list[str], str]] = {}
@@ -107,7 +139,7 @@ class Packing:
 
     @staticmethod
     def _keys(shard: _Shard) -> Sequence[str]:
-        return [*shard.count_keys, *shard.profile_keys, *shard.claim_keys]
+        return [*shard.count_keys, *shard.profile_keys, *shard.claim_keys, *shard.hash_keys]
 
     def _pack(self, shard: _Shard) -> bytes:
         return msgspec.msgpack.encode(
@@ -117,5 +149,6 @@ class Packing:
                 "columns": [code for _, code, _ in self._columns] if shard.profiles else [],
                 "profiles": shard.profiles,
                 "claims": shard.claims,
+                "rows": shard.hashes,
             }
         )

@@ -125,11 +125,25 @@ class Generations:
 
     async def opened(self, record: Generation, store: Store) -> Generation:
         """Write the headers, then say so. Several projectors may do this at once: what is there is left as it is."""
-        if record.state not in {"opening", "filling"}:
+        if record.state != "opening":
             return record
         await store.open(dict.fromkeys(range(record.shards), first_header(record, record.build)))
         await self.register.replace(record, msgspec.structs.replace(record, state="building"))
         return await self.read(record.name) or record
+
+    async def filled(self, record: Generation) -> Generation:
+        """Its rows from SQL are all there. Raises GenerationRefused where somebody has begun to write them anew."""
+        opening = msgspec.structs.replace(record, state="opening")
+        if not await self.register.replace(record, opening):
+            raise GenerationRefused(f"somebody else writes {record.name} anew: look at `viewgate generations`.")
+        return opening
+
+    async def refill(self, record: Generation, start: Mapping[Partition, int]) -> Generation:
+        """Begin again to write its rows, under another build: what is left of the old one is to be swept. Raises GenerationRefused."""
+        anew = msgspec.structs.replace(record, build=secrets.token_hex(2), start={str(p): offset for p, offset in start.items()})
+        if not await self.register.replace(record, anew):
+            raise GenerationRefused(f"somebody else writes {record.name} too: look at `viewgate generations`.")
+        return anew
 
     async def promote(self, record: Generation, store: Store, headers: Sequence[Header]) -> Generation | None:
         """Let readers see it: headers first, then record and pointer. May be repeated. None: not done, others have changed something.
@@ -179,8 +193,8 @@ def _check_start(bounds: Bounds, start: Mapping[Partition, int]) -> None:
     cut = [str(partition) for partition, (first, _) in bounds.items() if first > start[partition]]
     if cut:
         raise GenerationRefused(
-            f"Kafka no longer has the beginning of {', '.join(cut)}: a view can be built from a connector's "
-            "snapshot, if the topics have one: `viewgate rebuild --from snapshot`."
+            f"Kafka no longer has the beginning of {', '.join(cut)}: build from SQL, `viewgate rebuild --from sql`, or from a "
+            "connector's snapshot, `viewgate rebuild --from snapshot`."
         )
 
 

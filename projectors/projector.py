@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
 
 import structlog
 
@@ -12,31 +11,25 @@ from projectors.building import Build
 from projectors.calls import Call, Packing
 from projectors.clock import Clock
 from projectors.dead_letters import DeadLetters
-from projectors.fold import Changes, Covered, Effects, fold, fold_rest
+from projectors.decoding import BeginningUnknown, Decoding
+from projectors.fold import Changes, Effects, fold, fold_rest
 from projectors.log import Batch, Fetched, Log
+from projectors.observing import Observer
 from projectors.reading import Reading, SourceChanged
-from projectors.records import envelope
-from projectors.records.envelope import Change, Undecodable
 from schema.definition import Definition
 from schema.positions import Partition
 
 REPORT_SECONDS = 1.0
-# so often at most is a checkpoint written because everything is level: it tells readers who wait for a write, and costs a call per shard
+# so often at most shards are told that all is level: readers who wait for a write hear of it; it costs a call per shard
 LEVEL_SECONDS = 0.25
+# shards that are told of it between two fetches: changes that come meanwhile do not wait for all of them
+SWEPT_AT_ONCE = 32
+# batches that are folded at a time: more would block the loop for longer than Redis and Kafka wait for us
+AT_ONCE = 2
 RETRY_SECONDS = 0.5
+# a reading, and how far it had come
+_Moved = tuple[Reading, int, int]
 log = structlog.stdlib.get_logger()
-
-
-class Observer(Protocol):
-    """Told of what happens; app/telemetry.py makes metrics of it."""
-
-    def applied(self, changes: int) -> None: ...
-    def duplicates(self, changes: int) -> None: ...
-    def dead_letter(self, partition: Partition) -> None: ...
-    def rewound(self, partition: Partition) -> None: ...
-    def lag(self, partition: Partition, records: int, seconds: float) -> None:
-        """Records not yet in the view, and how long ago everything was that is in it."""
-        ...
 
 
 @dataclass(slots=True)
@@ -66,15 +59,18 @@ class Projector:
         checkpoint_seconds: float,
     ) -> None:
         self._definition, self._build, self._log, self._store = definition, build, log_, store
-        self._dead_letters, self._observer, self._clock = dead_letters, observer, clock
+        self._observer, self._clock = observer, clock
         self._packing = Packing(definition, build.record)
-        self._decoders = {topic: envelope.decoder(row) for topic, row in definition.topics.items()}
+        self._decoding = Decoding(definition, build, dead_letters, observer)
         self._readings: dict[Partition, Reading] = {}
         self._untaken: set[Partition] = set()
         self._builds: dict[int, str] = {}
+        self._moved: list[_Moved] = []
+        self._unswept: list[int] = []
+        self._turns = asyncio.Semaphore(AT_ONCE)
         self.lost = 0
         self._checkpoint_seconds = checkpoint_seconds
-        self._checkpoint_at = self._report_at = self._level_at = clock.monotonic()
+        self._checkpoint_at = self._report_at = self._level_at = self._doubt_at = clock.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop; then the batch is finished and a checkpoint written."""
@@ -103,7 +99,7 @@ class Projector:
         finally:
             # the log tells of them once
             self._untaken |= set(fetched.assigned)
-        results = await asyncio.gather(*(self._project(batch) for batch in fetched.batches), return_exceptions=True)
+        results = await asyncio.gather(*(self._in_turn(batch) for batch in fetched.batches), return_exceptions=True)
         for error in results:
             if isinstance(error, BaseException):
                 raise error
@@ -112,10 +108,15 @@ class Projector:
     async def checkpoint(self) -> None:
         """Advance every shard to what has been folded, compare even where nothing moved, and promote a level build."""
         self._checkpoint_at = self._clock.monotonic() + self._checkpoint_seconds
-        self._level_at = self._clock.monotonic() + LEVEL_SECONDS
+        self._unswept = []
+        if self._clock.monotonic() >= self._doubt_at:
+            # a failover can undo a promotion and nothing else, which no compare shows
+            self._build.doubt()
+            self._doubt_at = self._checkpoint_at
         readings = list(self._readings.values())
         if readings:
-            sent = await self._send([self._idle_call(shard, readings) for shard in self._builds], readings)
+            moved = [(reading, reading.next, reading.ts_ms) for reading in readings]
+            sent = await self._send([self._idle_call(shard, moved) for shard in self._builds], readings)
             if sent.lost:
                 await self._rewind(sorted(sent.lost))
             kept = [reading for reading in readings if reading.partition not in sent.lost]
@@ -126,8 +127,8 @@ class Projector:
         if self.lost:
             await self._take(sorted({*self._readings, *self._untaken}), only_more=True)
 
-    def _idle_call(self, shard: int, readings: Sequence[Reading]) -> Call:
-        advances = [reading.advance(shard, reading.next, reading.ts_ms) for reading in readings]
+    def _idle_call(self, shard: int, moved: Iterable[_Moved]) -> Call:
+        advances = [reading.advance(shard, end, ts_ms) for reading, end, ts_ms in moved]
         return Call(shard, self._builds[shard], advances, (), self._packing.nothing)
 
     async def _take(self, partitions: Sequence[Partition], *, only_more: bool = False) -> None:
@@ -160,6 +161,7 @@ class Projector:
                 )
             reading = Reading.begin(partition, self._definition.topics[partition.topic], headers)
             reading.check(record, ids.get(partition.topic, ""), bounds[partition])
+            self._decoding.begin(partition, at_start=reading.began == record.start[str(partition)])
             self._log.seek(partition, reading.next)
             self._readings[partition] = reading
             self._untaken.discard(partition)
@@ -186,12 +188,20 @@ class Projector:
         self._build.doubt()
         await self._take(partitions)
 
+    async def _in_turn(self, batch: Batch) -> None:
+        async with self._turns:
+            await self._project(batch)
+
     async def _project(self, batch: Batch) -> None:
         reading = self._readings.get(batch.partition)
         if reading is None or batch.start != reading.next:
             # fetched before a rewind or for an owner before us
             return
-        changes = await self._decode(batch)
+        try:
+            changes = await self._decoding.changes(batch)
+        except BeginningUnknown:
+            self._read_from_start(reading)
+            return
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
         if await self._apply(reading, changes, batch.end, ts_ms):
             reading.next = batch.end
@@ -199,35 +209,11 @@ class Projector:
         else:
             await self._rewind([batch.partition])
 
-    async def _decode(self, batch: Batch) -> Changes:
-        decode = self._decoders[batch.partition.topic]
-        changes: list[tuple[int, Change[Any]]] = []
-        for record in batch.records:
-            if record.value is None:
-                continue
-            try:
-                change = decode(record.value)
-            except Undecodable as reason:
-                self._observer.dead_letter(batch.partition)
-                await self._dead_letters.bury(batch.partition, record, str(reason))
-                continue
-            if change.op in "rt":
-                await self._admit(batch.partition, record.offset, change.op)
-            changes.append((record.offset, change))
-        return changes
-
-    async def _admit(self, partition: Partition, offset: int, op: str) -> None:
-        """A snapshot builds a generation and is never added to a live one; a truncate cannot be counted at all."""
-        if op == "t":
-            raise SourceChanged(f"the table of topic {partition.topic} was truncated at {partition}:{offset}. Run `viewgate rebuild`.")
-        if self._build.record.state != "live":
-            await self._build.settle()
-        record = self._build.record
-        if record.state == "live" and offset >= record.promoted[str(partition)]:
-            raise SourceChanged(
-                f"a snapshot's row came at {partition}:{offset}, onto the live generation {record.name}, which has it already. "
-                "Run `viewgate rebuild`."
-            )
+    def _read_from_start(self, reading: Reading) -> None:
+        """Every shard drops what it has."""
+        reading.began = reading.next = self._build.record.start[str(reading.partition)]
+        self._decoding.begin(reading.partition, at_start=True)
+        self._log.seek(reading.partition, reading.next)
 
     async def _apply(self, reading: Reading, changes: Changes, end: int, ts_ms: int) -> bool:
         """Until every touched shard has the batch, from us or from someone else. False: writes were lost."""
@@ -244,7 +230,7 @@ class Projector:
                 self._observer.applied(len(changes))
                 return True
             # the shards that have it now are covered and drop out
-            effects, _ = fold_rest(self._definition, reading.row, changes, self._covered(reading))
+            effects, _ = fold_rest(self._definition, reading.row, changes, reading.covered(self._packing.layout.shard))
 
     def _packed(self, reading: Reading, effects: Effects) -> Iterable[tuple[int, tuple[Sequence[str], bytes]]]:
         """By shard, without those that are not ours to write."""
@@ -255,13 +241,9 @@ class Projector:
     def _fold(self, reading: Reading, changes: Changes) -> Effects:
         if not reading.mixed:
             return fold(self._definition, reading.row, changes)
-        effects, dropped = fold_rest(self._definition, reading.row, changes, self._covered(reading))
+        effects, dropped = fold_rest(self._definition, reading.row, changes, reading.covered(self._packing.layout.shard))
         self._observer.duplicates(dropped)
         return effects
-
-    def _covered(self, reading: Reading) -> Covered:
-        shard_of = self._packing.layout.shard
-        return lambda name, offset: (stored := reading.watermarks.get(shard_of(name))) is None or offset < stored.offset
 
     async def _send(self, calls: Sequence[Call], readings: Sequence[Reading]) -> _Sent:
         """Send calls that advance these readings, and learn from each answer."""
@@ -284,12 +266,29 @@ class Projector:
             self._report_at = now + REPORT_SECONDS
             await self._report(fetched.ends, asked_at_ms)
         behind = any(reading.next != reading.checkpointed for reading in self._readings.values())
-        level = not fetched.batches or (now >= self._level_at and self._is_level(fetched.ends))
-        if (behind and level) or now >= self._checkpoint_at:
+        level = all(reading.next >= fetched.ends.get(partition, reading.next + 1) for partition, reading in self._readings.items())
+        if (behind and not fetched.batches) or now >= self._checkpoint_at:
             await self.checkpoint()
+        elif self._unswept or (behind and now >= self._level_at and level):
+            await self._sweep()
 
-    def _is_level(self, ends: Mapping[Partition, int]) -> bool:
-        return all(reading.next >= ends.get(partition, reading.next + 1) for partition, reading in self._readings.items())
+    async def _sweep(self) -> None:
+        """Advance the shards that nothing has touched, some at a time, to what had been folded when this began."""
+        if not self._unswept:
+            self._level_at = self._clock.monotonic() + LEVEL_SECONDS
+            self._moved = [
+                (reading, reading.next, reading.ts_ms) for reading in self._readings.values() if reading.next != reading.checkpointed
+            ]
+            self._unswept = list(self._builds)
+        shards, self._unswept = self._unswept[:SWEPT_AT_ONCE], self._unswept[SWEPT_AT_ONCE:]
+        moved = [one for one in self._moved if self._readings.get(one[0].partition) is one[0]]
+        calls = [self._idle_call(shard, moved) for shard in shards if shard in self._builds] if moved else ()
+        sent = await self._send(calls, [reading for reading, _, _ in moved])
+        if sent.lost:
+            await self._rewind(sorted(sent.lost))
+        elif not self._unswept:
+            for reading, end, _ in moved:
+                reading.checkpointed = end
 
     async def _report(self, ends: Mapping[Partition, int], asked_at_ms: int) -> None:
         as_of_ms = {}

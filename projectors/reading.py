@@ -1,10 +1,11 @@
 """One partition as a projector reads it: where it is, and what it believes is stored of it on each shard. Does no I/O."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from projectors.apply import Header, Outcome, judge
 from projectors.calls import Advance
+from projectors.fold import Covered
 from projectors.generations import ShardLost
 from projectors.log import RetentionPassed
 from schema.fields import Row
@@ -69,6 +70,10 @@ class Reading:
     def lowest(self) -> int:
         """Where someone else would go on from."""
         return min(watermark.offset for watermark in self.watermarks.values())
+
+    def covered(self, shard_of: Callable[[str], int]) -> Covered:
+        """Whether the shard of a text has an offset already, or is not written here."""
+        return lambda name, offset: (stored := self.watermarks.get(shard_of(name))) is None or offset < stored.offset
 
     def advance(self, shard: int, offset: int, ts_ms: int) -> Advance:
         """The step of one shard's watermark."""

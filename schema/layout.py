@@ -5,7 +5,7 @@
     {<view>}:generation:<g>             its record (schema/generation.py)
     {<view>}:progress:<g>               hash: partition → Unix ms up to which the view has it
     <view>:<g>:{tag}                    header of a shard, hash: state, build, and a watermark per partition
-    <view>:<g>.<build>:{tag}:<id>       one row of the view, hash: field code → JSON fragment
+    <view>:<g>.<build>:{tag}:<id>       one row of the view, hash: field code → JSON fragment, strings without their quotes
     <view>:<g>.<build>:{tag}@<name>:<v> claimants of value v of lookup field <name>, hash: id → when claimed
     <view>:cache:…                      cache-aside's own
 
@@ -32,7 +32,8 @@ STATE, BUILD = b"state", b"build"
 LIVE, BUILDING = b"live", b"building"
 NULL = b"null"
 LONGEST_KEY = 128
-_CUT = b"~"
+_MARK = b"~"
+_QUOTE = '"'
 _DIGITS = string.digits + string.ascii_lowercase
 _ENCODER = msgspec.json.Encoder()
 
@@ -74,19 +75,54 @@ def codes(definition: Definition) -> dict[str, str]:
 
 
 def prefixes(definition: Definition) -> dict[str, str]:
-    """The text cut from the values of each field that has one."""
-    return {f.name: f.kind.prefix for f in definition.columns if isinstance(f.kind, Column) and f.kind.prefix}
+    """What the values of each column of strings are cut of, for a new generation: the quotes, and the text that most begin with.
+
+    Each is how the JSON fragment begins, so it begins with a quote. In records of 0.1.0 it is the text alone, for columns that have one.
+    """
+    return {f.name: encode(_text(f))[:-1].decode() for f in definition.columns if f.type in {str, datetime}}
+
+
+def _text(column: Field) -> str:
+    return column.kind.prefix if isinstance(column.kind, Column) and column.kind.prefix else ""
 
 
 def cut(fragment: bytes, prefix: str) -> bytes:
-    """A fragment as it is stored: without the prefix, if it has it."""
-    head = encode(prefix)[:-1]
-    return _CUT + fragment[len(head) :] if prefix and fragment.startswith(head) else fragment
+    """A fragment as it is stored. prefix: of its column in the generation's record, "" if it has none: stored as it is.
+
+    `"code_1"` is stored as `code_1`; null as `~`; a string that begins otherwise than the prefix, or would begin with `~`, whole
+    behind a `~`.
+    """
+    if not prefix.startswith(_QUOTE):
+        return _cut_as_first(fragment, prefix)
+    if fragment == NULL:
+        return _MARK
+    head = _bytes(prefix)
+    body = fragment[len(head) : -1]
+    return body if fragment.startswith(head) and not body.startswith(_MARK) else _MARK + fragment
 
 
 def uncut(stored: bytes, prefix: str) -> bytes:
     """The fragment that `cut` was given."""
-    return encode(prefix)[:-1] + stored[1:] if stored.startswith(_CUT) else stored
+    if not prefix.startswith(_QUOTE):
+        return _uncut_as_first(stored, prefix)
+    if stored.startswith(_MARK):
+        return stored[1:] or NULL
+    return b'%b%b"' % (_bytes(prefix), stored)
+
+
+def _cut_as_first(fragment: bytes, text: str) -> bytes:
+    """As 0.1.0 stored it: the quotes stay, and `~` stands for the text."""
+    head = encode(text)[:-1]
+    return _MARK + fragment[len(head) :] if text and fragment.startswith(head) else fragment
+
+
+def _uncut_as_first(stored: bytes, text: str) -> bytes:
+    return encode(text)[:-1] + stored[1:] if stored.startswith(_MARK) else stored
+
+
+@cache
+def _bytes(prefix: str) -> bytes:
+    return prefix.encode()
 
 
 @cache

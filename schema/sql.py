@@ -1,9 +1,12 @@
-"""The SQL of each field, as text: what the loader of mode sql reads and what the audit compares the view with."""
+"""The SQL of each field, as text: what the loader of mode sql reads, what the audit compares the view with, what a view is filled from."""
 
 from collections.abc import Sequence
 
 from schema.definition import Definition, Field
-from schema.fields import Column, Sum
+from schema.fields import Column, Count, Sum
+
+# where a sink keeps Kafka's offsets, in the database and the transactions of the rows that it writes
+POSITIONS = "sink_positions"
 
 
 def select(definition: Definition, fields: Sequence[str], by: str) -> str:
@@ -18,13 +21,86 @@ def keys(definition: Definition) -> str:
     """The next $2 keys above $1 (null: from the first), in their order, as `id`."""
     key = f"base.{_name(definition.base.source.key)}"
     sql_type = "bigint" if definition.key_type is int else "text"
-    collate = "" if definition.key_type is int else ' COLLATE "C"'
+    collate = _collate(definition)
     return f"{_head(definition, ())} WHERE $1::{sql_type} IS NULL OR {key} > $1::{sql_type}{collate} ORDER BY {key}{collate} LIMIT $2"
 
 
 def count(definition: Definition) -> str:
     """How many rows there are."""
     return f"SELECT count(*) FROM {_name(definition.base.source.table)}"
+
+
+def some_keys(definition: Definition) -> str:
+    """$2 keys at random, as `id`, out of about $1 percent of the rows."""
+    source = definition.base.source
+    sampled = f"SELECT {_name(source.key)} AS id FROM {_name(source.table)} TABLESAMPLE BERNOULLI ($1)"
+    return f"SELECT id FROM ({sampled}) sampled ORDER BY random() LIMIT $2"
+
+
+def positions() -> str:
+    """`topic, partition, next_offset` of the topics in $1, an array: what the sink has written lies below these."""
+    return f"SELECT topic, partition, next_offset FROM {POSITIONS} WHERE topic = ANY($1)"
+
+
+def every_row(definition: Definition) -> str:
+    """All rows of the base table with all columns that the definition names, the key first, in the order of keys."""
+    source = definition.base.source
+    return f"{_row(definition)} ORDER BY {_name(source.key)}{_collate(definition)}"
+
+
+def rows_of(definition: Definition) -> str:
+    """The same of the keys in $1, an array, in no order."""
+    return f"{_row(definition)} WHERE {_name(definition.base.source.key)} = ANY($1::{_array(definition)})"
+
+
+def every_amount(definition: Definition, field: Field) -> str:
+    """`id, amount` of every key that rows are counted for, in the order of keys, whether the base table has a row of it or not."""
+    by = _counted_by(field)
+    return f"{_amount(field)} GROUP BY {by} ORDER BY {by}{_collate(definition)}"
+
+
+def amounts_of(definition: Definition, field: Field) -> str:
+    """The same of the keys in $1, an array, in no order."""
+    by = _counted_by(field)
+    return f"{_amount(field)} AND {by} = ANY($1::{_array(definition)}) GROUP BY {by}"
+
+
+def any_row(table: str) -> str:
+    """Whether a table has a row."""
+    return f"SELECT EXISTS (SELECT FROM {_name(table)})"
+
+
+def _row(definition: Definition) -> str:
+    source = definition.base.source
+    columns = [source.key, *(name for name in definition.base.__struct_fields__ if name != source.key)]
+    return f"SELECT {', '.join(map(_name, columns))} FROM {_name(source.table)}"
+
+
+def _amount(field: Field) -> str:
+    kind, by = field.kind, _counted_by(field)
+    amount = f"coalesce(sum(counted.{_name(kind.of)}), 0)::bigint" if isinstance(kind, Sum) else "count(*)"
+    conditions = [f"{by} IS NOT NULL", *_conditions(field)]
+    return f"SELECT {by} AS id, {amount} AS amount FROM {_name(kind.row.source.table)} counted WHERE {' AND '.join(conditions)}"
+
+
+def _counted_by(field: Field) -> str:
+    if isinstance(field.kind, Count | Sum):
+        return f"counted.{_name(field.kind.by)}"
+    raise TypeError(f"{field.name} counts nothing")
+
+
+def _conditions(field: Field) -> list[str]:
+    where = getattr(field.kind, "where", None) or {}
+    return [f"counted.{_name(column)} IS NOT DISTINCT FROM {_literal(value)}" for column, value in where.items()]
+
+
+def _collate(definition: Definition) -> str:
+    """Text in the order in which Python sorts it."""
+    return "" if definition.key_type is int else ' COLLATE "C"'
+
+
+def _array(definition: Definition) -> str:
+    return "bigint[]" if definition.key_type is int else "text[]"
 
 
 def _head(definition: Definition, fields: Sequence[str]) -> str:
@@ -40,7 +116,7 @@ def _expression(definition: Definition, field: Field) -> str:
         return f"base.{_name(field.name)}"
     result = f"coalesce(sum(counted.{_name(kind.of)}), 0)::bigint" if isinstance(kind, Sum) else "count(*)"
     conditions = [f"counted.{_name(kind.by)} = base.{_name(definition.base.source.key)}"]
-    conditions += [f"counted.{_name(column)} IS NOT DISTINCT FROM {_literal(value)}" for column, value in (kind.where or {}).items()]
+    conditions += _conditions(field)
     return f"(SELECT {result} FROM {_name(kind.row.source.table)} counted WHERE {' AND '.join(conditions)})"
 
 

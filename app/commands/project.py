@@ -5,7 +5,7 @@ from aiokafka.errors import KafkaError
 from prometheus_client import start_http_server
 
 from app.cli import CommandError
-from app.feeds import TopicsMissing
+from app.feeds import TopicsMissing, collect_less
 from app.settings import Settings, read_settings
 from app.stopping import told_to_stop
 from app.telemetry import ProjectorMetrics, set_up_logs
@@ -30,6 +30,7 @@ def project() -> None:
     """
     settings = read_settings()
     set_up_logs(settings.log_level)
+    collect_less()
     metrics = ProjectorMetrics()
     if settings.projector_metrics_port:
         start_http_server(settings.projector_metrics_port, addr=settings.host, registry=metrics.registry)

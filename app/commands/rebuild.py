@@ -15,16 +15,21 @@ from app.clients import open_clients
 from app.commands.generations import shown, switched, tried
 from app.commands.project import STOPS
 from app.console import console
-from app.feeds import Feed, Part, open_consumer, open_log, sources
+from app.feeds import Feed, Part, collect_less, open_consumer, open_log, sources
 from app.settings import Settings, read_settings
 from app.stopping import told_to_stop
 from app.switching import Switch, behind_by
 from app.telemetry import ProjectorMetrics, set_up_logs
 from app.views import definition_of
 from app.worker import Beside
+from loaders.sql import AWAY, count
 from projectors.apply import Header, RedisStore, StoreUnavailable
-from projectors.generations import GenerationRefused, reached_offsets
+from projectors.filling import Filling, start_of
+from projectors.generations import Bounds, GenerationRefused, reached_offsets
+from projectors.rows_at import NoOffsets, rows_at
 from projectors.snapshot import KafkaReader, SnapshotUnsound, last_snapshot
+from projectors.sweeping import sweep
+from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.positions import Partition
@@ -37,11 +42,12 @@ class Origin(StrEnum):
 
     BEGINNING = "beginning"
     SNAPSHOT = "snapshot"
+    SQL = "sql"
 
 
 def rebuild(
     origin: Annotated[
-        Origin, typer.Option("--from", help="Kafka's beginning, or the last snapshot of a connector in the topics.")
+        Origin, typer.Option("--from", help="Kafka's beginning, the last snapshot of a connector in the topics, or rows from SQL.")
     ] = Origin.BEGINNING,
     rate: Annotated[int | None, typer.Option(help="Most changes a second that are read; without it as many as can be.", min=1)] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Put it live at the end, if it compares well.")] = False,
@@ -56,14 +62,17 @@ def rebuild(
     Examples:
       viewgate rebuild
       viewgate rebuild --rate 20000 --promote
-      viewgate rebuild --from snapshot
+      viewgate rebuild --from sql
     """
     settings = read_settings()
+    collect_less()
     set_up_logs("error" if settings.log_level == "info" else settings.log_level)
     try:
         uvloop.run(_rebuild(settings, definition_of(settings), origin, rate, promote=promote, new=new))
     except STOPS as error:
         raise CommandError(f"Nothing was put live: {error}") from error
+    except AWAY as away:
+        raise CommandError(f"PostgreSQL cannot be reached ({away}): see VIEWGATE_POSTGRES_URL.") from away
 
 
 async def _rebuild(settings: Settings, definition: Definition, origin: Origin, rate: int | None, *, promote: bool, new: bool) -> None:
@@ -94,17 +103,47 @@ async def _opened(switch: Switch, origin: Origin, rate: int | None, *, new: bool
     if unfinished and not new:
         record = unfinished[-1]
         typer.echo(f"Going on with {record.name}, from {_origin(record)}, opened {shown(record.opened_ms)} ago.")
-        return record
-    return await _added(switch, origin, rate)
+        return await _filled(switch, rate, record) if record.state == "filling" else record
+    return await (_filled(switch, rate, None) if origin is Origin.SQL else _added(switch, origin, rate))
+
+
+async def _filled(switch: Switch, rate: int | None, again: Generation | None) -> Generation:
+    """With its rows from SQL, in a new generation or once more in one that was cut off."""
+    definition, clients = switch.definition, switch.clients
+    async with open_log(switch.settings, None) as log_:
+        await log_.start(definition.topics)
+        bounds, ids = await sources(log_, definition)
+    out = console(stderr=True)
+    try:
+        async with rows_at(clients.postgres, definition) as rows:
+            start = start_of(rows, bounds)
+            record = await (switch.generations.refill(again, start) if again else _register(switch, bounds, ids, start, Origin.SQL, rate))
+            if again:
+                keys = layout.Layout(definition.name, record.name, record.shards)
+                await sweep(clients.redis, keys.all_pattern(), lambda name: name.startswith(keys.rows_start()), lambda _: None)
+            with Progress(console=out, disable=not out.is_terminal) as progress:
+                bar = progress.add_task("Rows from SQL", total=await count(clients.postgres, definition))
+                filling = Filling(clients.postgres, clients.redis, definition, lambda written: progress.advance(bar, written))
+                await filling.fill(rows, record, dict.fromkeys(range(record.shards), record.build))
+    except NoOffsets as reason:
+        raise GenerationRefused(str(reason)) from reason
+    return await switch.generations.filled(record)
 
 
 async def _added(switch: Switch, origin: Origin, rate: int | None) -> Generation:
-    definition, redis = switch.definition, switch.clients.redis
+    definition = switch.definition
     async with open_log(switch.settings, None) as log_:
         await log_.start(definition.topics)
         bounds, ids = await sources(log_, definition)
         start = dict.fromkeys(bounds, 0) if origin is Origin.BEGINNING else await _snapshot(switch)
-        record = await switch.generations.add(partial(RedisStore.of, redis, definition), bounds, ids, start, origin.value, rate)
+    return await _register(switch, bounds, ids, start, origin, rate)
+
+
+async def _register(
+    switch: Switch, bounds: Bounds, ids: Mapping[str, str], start: Mapping[Partition, int], origin: Origin, rate: int | None
+) -> Generation:
+    stores = partial(RedisStore.of, switch.clients.redis, switch.definition)
+    record = await switch.generations.add(stores, bounds, ids, start, origin.value, rate)
     if record is None:
         raise GenerationRefused("somebody else has opened a generation at the same time: look at `viewgate generations`.")
     typer.echo(f"Building {record.name} from {_origin(record)}.")
@@ -138,7 +177,12 @@ async def _built(switch: Switch, record: Generation, running: "asyncio.Task[None
         topics = sorted({partition.rpartition(":")[0] for partition in record.start})
         bars = {topic: progress.add_task(topic, total=_total(record, topic), left="") for topic in topics}
         while not stop.is_set():
-            headers = await switch.store(record).headers()
+            try:
+                headers = await switch.store(record).headers()
+            except StoreUnavailable:
+                # what builds it waits, and goes on
+                await asyncio.wait({running}, timeout=LOOK_SECONDS)
+                continue
             for topic, bar in bars.items():
                 done = _done(record, headers, topic)
                 progress.update(bar, completed=done, left=f"{max(0, _total(record, topic) - done):,} left")

@@ -9,11 +9,16 @@ from dataclasses import dataclass, field
 
 import httpx
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from demo.servers.process import NotReadyError, free_port, until
 from demo.servers.server import Server
+from demo.sink import end_offsets
 from loaders.view import ViewLoader
+from projectors.apply import RedisStore
 from projectors.generations import Generations
+from schema import layout
 from schema.loader import Read
 from tests.commands.running import run, start
 from tests.faults.traffic import Traffic
@@ -156,7 +161,7 @@ async def test_what_differs_is_not_put_live_unless_forced(road: Road) -> None:
     await told(road, "rebuild")
     one = next(iter(await road.in_sql()))
     (key,) = [key async for key in road.redis.scan_iter(f"user:g2.*:{{*}}:{one}", count=5000)]
-    await road.redis.hset(key, "a", "123456789")
+    await road.redis.hset(key, layout.codes(road.definition)["follower_count"], "123456789")
     said = await refused(road, "promote", "g2")
     assert "g2 differs from SQL in 1 of" in said
     assert "123456789" in said
@@ -231,3 +236,63 @@ async def test_a_definition_with_one_field_more_comes_without_an_error_to_a_read
         asking.result()
     asking.cancel()
     assert client.answers > 50
+
+
+async def test_topics_without_their_beginning_are_built_from_sql_and_so_are_shards_that_redis_loses(
+    apache_kafka_at: Server, traffic: Traffic, road: Road
+) -> None:
+    await cut(road)
+    assert "Kafka no longer has the beginning" in await refused(road, "rebuild")
+    async with reading(road) as reader:
+        assert "g2 is live" in await told(road, "rebuild", "--from", "sql", "--promote")
+        await until(lambda: shows(reader, "g2"), 10)
+    traffic.publish(500)
+    await road.sunk()
+    await road.agree()
+    record = await Generations(road.redis, road.definition).read("g2")
+    assert record is not None
+    keys = layout.Layout(road.definition.name, "g2", record.shards)
+    lost = range(0, record.shards, 3)
+    for shard in lost:
+        tag = "{" + layout.tags(record.shards)[shard] + "}"
+        found = [key async for key in road.redis.scan_iter(f"user:g2.*:{tag}*", count=5000)]
+        await road.redis.delete(keys.headers[shard], *found)
+    traffic.publish(500)
+    await road.sunk()
+    await road.agree()
+    headers = await RedisStore.of(road.redis, road.definition, record).headers()
+    assert all(headers[shard].build != record.build for shard in lost)
+
+
+async def test_a_rebuild_from_sql_that_was_killed_begins_again_and_leaves_nothing_behind(road: Road) -> None:
+    child = await start("rebuild", "--from", "sql", "--rate", "200", **variables(road.settings))
+    await until(lambda: begun(road), 30)
+    child.kill()
+    await child.wait()
+    generations = Generations(road.redis, road.definition)
+    first = await generations.read("g2")
+    assert first is not None
+    assert first.state == "filling"
+    assert "g2 is live" in await told(road, "rebuild", "--promote")
+    await road.agree()
+    again = await generations.read("g2")
+    assert again is not None
+    assert again.build != first.build
+    assert [key async for key in road.redis.scan_iter(f"user:g2.{first.build}:*", count=5000)] == []
+
+
+async def test_without_offsets_beside_its_rows_a_database_is_refused(road: Road) -> None:
+    await road.pool.execute("DROP TABLE sink_positions")
+    assert "keeps no offsets beside its rows" in await refused(road, "rebuild", "--from", "sql")
+    assert await Generations(road.redis, road.definition).read("g2") is None
+
+
+async def cut(road: Road) -> None:
+    """Delete all that the topics hold by now, as retention does."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=road.settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        ends = await end_offsets(road.settings.kafka_bootstrap, road.definition.topics)
+        await admin.delete_records({TopicPartition(*partition): RecordsToDelete(before_offset=end) for partition, end in ends.items()})
+    finally:
+        await admin.close()

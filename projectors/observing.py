@@ -1,0 +1,16 @@
+"""Who is told of what a projector does; app/telemetry.py makes metrics of it."""
+
+from typing import Protocol
+
+from schema.positions import Partition
+
+
+class Observer(Protocol):
+    def applied(self, changes: int) -> None: ...
+    def duplicates(self, changes: int) -> None: ...
+    def dead_letter(self, partition: Partition) -> None: ...
+    def rewound(self, partition: Partition) -> None: ...
+
+    def lag(self, partition: Partition, records: int, seconds: float) -> None:
+        """Records not yet in the view, and how long ago everything was that is in it."""
+        ...
