@@ -5,16 +5,24 @@ from dataclasses import dataclass, field
 
 import msgspec
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from projectors.clock import Clock
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
-from schema.loader import Loader, Read, Row
+from schema.loader import FieldMissing, Loader, Read
 
-ROUNDS = 20
+# a difference counts if it is the same at so many looks, or is still there, whatever it is, at so many
+STEADY, ROUNDS = 3, 20
 WAIT_SECONDS = 0.1
 STUCK_SECONDS = 30.0
+# a field is missing, or a key is of another type: no answer for a reader, but a finding
+_UNREADABLE = (FieldMissing, ResponseError)
+_Row = Sequence[bytes | None]
+_Pair = tuple[_Row | None, _Row | None]
+# a key that no row has: to be told of as-of alone
+_NOBODY = Read("id", "", ("id",))
 
 
 class AuditStuck(Exception):
@@ -23,7 +31,10 @@ class AuditStuck(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Mismatch:
-    """One field of one row; None where the side has no such row. field: "id" for a row too many or too few, "by …" for a lookup."""
+    """One field of one row; None where the side has no such row, or the row no such field.
+
+    field: "id" for a row too many or too few, "by …" for a lookup, "key" for what is no hash. in_sql: what is right, from wherever.
+    """
 
     id: str
     field: str
@@ -66,28 +77,53 @@ class Audit:
         return [Read(name, msgspec.json.decode(value, type=str), ("id",)) for name, value in found]
 
     async def _compare(self, report: Report, reads: Sequence[Read], *, count: bool = True) -> None:
-        """A difference counts only if it is still there after the projector has passed the moment it was seen."""
+        """A difference counts only if it is still there after the projector has passed the moment it was seen, more than once."""
         if count:
             report.fields += sum(len(read.fields) for read in reads)
-        found: list[Mismatch] = []
+        steady: dict[Read, tuple[_Pair, int]] = {}
         for _ in range(ROUNDS):
             in_sql = await self._sql.load(reads)
             seen_at_ms = self._clock.now_ms()
-            in_view = await self._view.load(reads)
-            pairs = [
-                (read, mine, theirs) for read, mine, theirs in zip(reads, in_view.rows, in_sql.rows, strict=True) if not _same(mine, theirs)
-            ]
-            if not pairs:
+            in_view = await self._in_view(reads)
+            pairs = {read: (_listed(mine), _listed(theirs)) for read, mine, theirs in zip(reads, in_view, in_sql.rows, strict=True)}
+            steady = {
+                read: (pair, steady[read][1] + 1 if read in steady and steady[read][0] == pair else 1)
+                for read, pair in pairs.items()
+                if pair[0] != pair[1]
+            }
+            # one that stands still is no race with changes: what others do next is not waited for
+            for read in [read for read, (_, looks) in steady.items() if looks >= STEADY]:
+                report.mismatches += _mismatches(read, *steady.pop(read)[0])
+            reads = list(steady)
+            if not reads:
                 return
-            found = [mismatch for read, mine, theirs in pairs for mismatch in _mismatches(read, mine, theirs)]
-            reads = [read for read, _, _ in pairs]
-            await self._passed(reads[0], seen_at_ms)
-        report.mismatches += found
+            await self._passed(seen_at_ms)
+        report.mismatches += [mismatch for read, (pair, _) in steady.items() for mismatch in _mismatches(read, *pair)]
 
-    async def _passed(self, read: Read, moment_ms: int) -> None:
+    async def _in_view(self, reads: Sequence[Read]) -> Sequence[_Row | None]:
+        """What the view has, also of rows that no reader can be shown: then row by row, and field by field."""
+        try:
+            return (await self._view.load(reads)).rows
+        except _UNREADABLE:
+            return [await self._alone(read) for read in reads]
+
+    async def _alone(self, read: Read) -> _Row | None:
+        try:
+            return (await self._view.load([read])).rows[0]
+        except _UNREADABLE:
+            return None if read.by != "id" else [await self._field(read, name) for name in read.fields]
+
+    async def _field(self, read: Read, name: str) -> bytes | None:
+        try:
+            (row,) = (await self._view.load([Read(read.by, read.value, (name,))])).rows
+        except _UNREADABLE:
+            return None
+        return None if row is None else row[0]
+
+    async def _passed(self, moment_ms: int) -> None:
         """Return when the view has everything that happened until then."""
         since = self._clock.monotonic()
-        while (as_of_ms := (await self._view.load([read])).as_of_ms) < moment_ms:
+        while (as_of_ms := (await self._view.load([_NOBODY])).as_of_ms) < moment_ms:
             if self._clock.monotonic() - since > STUCK_SECONDS:
                 raise AuditStuck(
                     f"view and SQL differ, but the projector stands still at {as_of_ms} (Unix ms), so it may only be late: "
@@ -96,11 +132,12 @@ class Audit:
             await self._clock.sleep(WAIT_SECONDS)
 
 
-def _same(mine: Row | None, theirs: Row | None) -> bool:
-    return (None if mine is None else list(mine)) == (None if theirs is None else list(theirs))
+def _listed(row: _Row | None) -> _Row | None:
+    """So that it can be compared."""
+    return None if row is None else list(row)
 
 
-def _mismatches(read: Read, in_view: Row | None, in_sql: Row | None) -> list[Mismatch]:
+def _mismatches(read: Read, in_view: _Row | None, in_sql: _Row | None) -> list[Mismatch]:
     if read.by != "id" or in_view is None or in_sql is None:
         name = "id" if read.by == "id" else f"by {read.by}"
         return [Mismatch(read.value, name, in_view[0] if in_view else None, in_sql[0] if in_sql else None)]

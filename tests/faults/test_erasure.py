@@ -234,7 +234,7 @@ async def test_a_column_of_numbers_is_no_count(redis: Redis) -> None:
 async def test_what_builds_left_that_nobody_reads_is_found_by_a_scan_and_goes(world: World) -> None:
     record, erasure = await live(world), Erasure(world.redis, DEFINITION, "1", ["name1"])
     old = replace_build(record, "dead")
-    await world.redis.hset(row_key(world, old, 1), mapping={record.codes["username"]: '"name1"', record.codes["follower_count"]: "3"})
+    await world.redis.hset(row_key(world, old, 1), mapping={record.codes["username"]: "name1", record.codes["follower_count"]: "3"})
     await world.redis.hset(claim_key(world, old, "name9"), "1", "1:1")
     await world.redis.hset(row_key(world, old, 2), mapping={record.codes["follower_count"]: "3"})
     assert (await erasure.find(record)).stale == []

@@ -125,7 +125,7 @@ async def test_what_a_live_generation_cannot_take_stops_the_projector_with_what_
         assert await road.in_view() == before
 
 
-async def stopped(process: asyncio.subprocess.Process, said: Path, sentence: str, todo: str = "Run `viewgate rebuild`") -> None:
+async def stopped(process: asyncio.subprocess.Process, said: Path, sentence: str, todo: str = "Run `viewgate rebuild") -> None:
     """It ends with exit code 1 and says why, and what to do."""
     async with asyncio.timeout(30):
         assert await process.wait() == 1
