@@ -3,7 +3,6 @@
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import msgspec
 import structlog
@@ -18,8 +17,9 @@ from strawberry.asgi import GraphQL
 from strawberry.http import GraphQLHTTPResponse
 from strawberry.types.execution import ExecutionResult
 
-from app import errors
+from app import errors, headers
 from app.clients import Clients, open_clients
+from app.headers import BadHeaderError
 from app.pages.routes import Pages
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
@@ -29,9 +29,9 @@ from loaders.sql import SqlLoader
 from loaders.view import ViewLoader
 from schema import graphql
 from schema.definition import Definition
-from schema.loader import Loader, LoadError, Mode, Rows
+from schema.loader import Loader, LoadError, Mode
 
-MODE, FALLBACK, GENERATION, AS_OF = "viewgate-mode", "viewgate-fallback", "viewgate-generation", "viewgate-as-of"
+MODE = headers.MODE
 Loaders = Mapping[Mode, Loader]
 
 log = structlog.stdlib.get_logger()
@@ -49,7 +49,8 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
     """The loader of each mode; the fallback, if one is set, stands behind the view."""
     sql = SqlLoader(clients.postgres, definition)
     cache_aside = CacheAsideLoader(clients.cache, sql, definition, settings.cache_ttl_seconds, metrics)
-    made: dict[Mode, Loader] = {"view": ViewLoader(clients.redis, definition), "cache-aside": cache_aside, "sql": sql}
+    view = ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds)
+    made: dict[Mode, Loader] = {"view": view, "cache-aside": cache_aside, "sql": sql}
     if settings.fallback != "none":
         made["view"] = FallbackLoader(made["view"], made[settings.fallback], settings.fallback_limit, settings.fallback_wait_seconds)
     return made
@@ -85,10 +86,6 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
     return Starlette(routes=routes, exception_handlers={Exception: _crashed, 404: _unknown})
 
 
-class BadModeError(Exception):
-    """The request asks for a mode that is none, or that it may not choose."""
-
-
 class Endpoint(GraphQL[graphql.Reading, None]):
     """/graphql, by POST and GET. Every response names its mode: the one that answered, or else the one that was asked for."""
 
@@ -106,9 +103,9 @@ class Endpoint(GraphQL[graphql.Reading, None]):
             response = await self._respond(request)
         except HTTPException as refused:
             response = _refusal("BAD_REQUEST", refused.reason, refused.status_code)
-        except BadModeError as error:
-            request.state.outcome = "BAD_MODE"
-            response = _refusal("BAD_MODE", str(error), 400)
+        except BadHeaderError as error:
+            request.state.outcome = error.code
+            response = _refusal(error.code, str(error), 400)
         except ClientDisconnect:
             return
         response.headers[MODE] = request.state.mode
@@ -118,11 +115,12 @@ class Endpoint(GraphQL[graphql.Reading, None]):
 
     async def _respond(self, request: Request) -> Response:
         request.state.mode = self._mode(request)
-        reading = graphql.Reading(self._loaders[request.state.mode])
+        reading = graphql.Reading(self._loaders[request.state.mode], headers.after(request.headers))
+        request.state.reading = reading if headers.wants_extensions(request.headers) else None
         response = await self.run(request, context=reading)
         if reading.rows is not None:
             request.state.mode = reading.rows.mode
-            response.headers.update(_headers(reading.rows))
+            response.headers.update(headers.told(reading.rows))
             if reading.rows.fallback:
                 self._metrics.fallbacks.labels(reading.rows.fallback).inc()
         return response
@@ -132,16 +130,21 @@ class Endpoint(GraphQL[graphql.Reading, None]):
         if wanted is None:
             return self._settings.mode
         if not self._settings.allow_mode_header:
-            raise BadModeError(f"This gateway chooses the mode itself; send no {MODE} header, or set VIEWGATE_ALLOW_MODE_HEADER=true.")
+            raise BadHeaderError(
+                "BAD_MODE", f"This gateway chooses the mode itself; send no {MODE} header, or set VIEWGATE_ALLOW_MODE_HEADER=true."
+            )
         mode = next((mode for mode in self._loaders if mode == wanted), None)
         if mode is None:
-            raise BadModeError(f"{MODE}: {wanted!r} is no mode; there are {', '.join(self._loaders)}.")
+            raise BadHeaderError("BAD_MODE", f"{MODE}: {wanted!r} is no mode; there are {', '.join(self._loaders)}.")
         return mode
 
     async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
         failed = errors.formatted(result)
         request.state.outcome = errors.code_of(failed)
-        return {"data": result.data, "errors": [*failed]} if failed else {"data": result.data}
+        answer: GraphQLHTTPResponse = {"data": result.data, "errors": [*failed]} if failed else {"data": result.data}
+        if request.state.reading is not None:
+            answer["extensions"] = {"viewgate": headers.extensions(request.state.mode, request.state.reading.rows)}
+        return answer
 
     def should_render_graphql_ide(self, request: object) -> bool:
         return False
@@ -155,18 +158,6 @@ class Endpoint(GraphQL[graphql.Reading, None]):
 
     def encode_json(self, data: object) -> bytes:
         return msgspec.json.encode(data)
-
-
-def _headers(rows: Rows) -> dict[str, str]:
-    headers = {}
-    if rows.fallback:
-        headers[FALLBACK] = rows.fallback
-    if rows.generation:
-        headers[GENERATION] = rows.generation
-    if rows.as_of_ms:
-        moment = datetime.fromtimestamp(rows.as_of_ms / 1000, UTC)
-        headers[AS_OF] = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    return headers
 
 
 def _refusal(code: str, message: str, status: int) -> Response:

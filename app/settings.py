@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     fallback_wait_seconds: float = Field(default=0.5, ge=0, description="How long a request waits for its turn at the fallback.")
     cache_redis_url: str | None = Field(default=None, description="The Redis of cache-aside; the view's if not set.")
     cache_ttl_seconds: float = Field(default=60.0, ge=1, description="How long cache-aside keeps a row, give or take a tenth.")
+    after_wait_seconds: float = Field(
+        default=1.0, ge=0, le=60, description="How long a request with the header viewgate-after waits for the view to have its write."
+    )
     host: str = Field(default="127.0.0.1", description="The address that `serve` listens at.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port that `serve` listens at; 0: any free one.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged: this and worse.")

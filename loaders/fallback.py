@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from schema.loader import Loader, Overloaded, Read, Rows, ViewCannotAnswer
+from schema.loader import AfterUnsupported, Loader, Overloaded, Read, Rows, ViewCannotAnswer, load_after
+from schema.positions import Token
 
 
 class FallbackLoader:
@@ -28,6 +29,16 @@ class FallbackLoader:
         except ViewCannotAnswer as reason:
             async with self._turn():
                 return replace(await self._other.load(reads), fallback=reason.code)
+
+    async def load_after(self, reads: Sequence[Read], after: Sequence[Token]) -> Rows:
+        """The view's rows, or none: the other cannot know whether it has the writes. Raises LoadError, but no ViewCannotAnswer."""
+        try:
+            return await load_after(self._view, reads, after)
+        except ViewCannotAnswer as reason:
+            raise AfterUnsupported(
+                f"The view cannot answer ({reason.code}: {reason}), and the mode that answers in its place cannot know whether it has "
+                "your write: try again later, or send no viewgate-after."
+            ) from reason
 
     async def ready(self) -> None:
         """Return when one of the two is ready. Raises what the other raises."""

@@ -22,7 +22,8 @@ from strawberry.types.scalar import ScalarDefinition
 from schema import layout, limits
 from schema.definition import Definition, Field
 from schema.fields import Count
-from schema.loader import Loader, LoadError, Read, Row, Rows
+from schema.loader import Loader, LoadError, Read, Row, Rows, load_after
+from schema.positions import Token
 
 BigInt = NewType("BigInt", int)
 SCALARS: dict[object, ScalarDefinition] = {
@@ -36,11 +37,11 @@ Values = Mapping[str, object]
 class Reading:
     """What one request reads; the context value of its execution.
 
-    All its fields are answered by one load. rows: the loader's answer; None until there is one.
+    All its fields are answered by one load. after: writes that the answer must have. rows: the loader's answer; None until there is one.
     """
 
-    def __init__(self, loader: Loader) -> None:
-        self._loader = loader
+    def __init__(self, loader: Loader, after: Sequence[Token] = ()) -> None:
+        self._loader, self._after = loader, after
         self._reads: DataLoader[Read, Row | None] = DataLoader(self._load)
         self._asked = 0
         self.rows: Rows | None = None
@@ -53,7 +54,7 @@ class Reading:
     async def _load(self, reads: list[Read]) -> Sequence[Row | None]:
         limits.check_rows(self._asked)
         try:
-            self.rows = await self._loader.load(reads)
+            self.rows = await (load_after(self._loader, reads, self._after) if self._after else self._loader.load(reads))
         except LoadError as error:
             raise limits.refused(error.code, str(error)) from error
         return self.rows.rows

@@ -2,7 +2,9 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
+
+from schema.positions import Token
 
 Mode = Literal["view", "cache-aside", "sql"]
 Row = Sequence[bytes]
@@ -46,6 +48,24 @@ class Loader(Protocol):
         ...
 
 
+@runtime_checkable
+class WaitingLoader(Protocol):
+    """A loader that can know whether its answer has a write: it reads what keeps positions."""
+
+    async def load_after(self, reads: Sequence[Read], after: Sequence[Token]) -> Rows:
+        """Like `load`, of a state that has all these writes; waits for them, bounded. Raises LoadError."""
+        ...
+
+
+async def load_after(loader: Loader, reads: Sequence[Read], after: Sequence[Token]) -> Rows:
+    """Raises LoadError; AfterUnsupported where the loader cannot know."""
+    if not isinstance(loader, WaitingLoader):
+        raise AfterUnsupported(
+            "This mode keeps no positions, so it cannot know whether an answer has your write: ask in mode view, or send no viewgate-after."
+        )
+    return await loader.load_after(reads, after)
+
+
 class LoadError(Exception):
     """There is no answer; the message, which the client sees, says why. code: stable, for the client's program."""
 
@@ -82,3 +102,21 @@ class Overloaded(LoadError):
     """As many reads of SQL as are allowed are under way; try again later."""
 
     code = "OVERLOADED"
+
+
+class NotYet(LoadError):
+    """The view has not got the writes that the answer must have, and was waited for as long as may be."""
+
+    code = "NOT_YET"
+
+
+class BadAfter(LoadError):
+    """A token names what the view does not read."""
+
+    code = "BAD_AFTER"
+
+
+class AfterUnsupported(LoadError):
+    """Who answers cannot know whether the answer has the writes."""
+
+    code = "AFTER_UNSUPPORTED"

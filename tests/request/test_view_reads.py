@@ -104,6 +104,16 @@ async def test_an_empty_redis_is_not_ready(redis: Redis) -> None:
         await loader(redis).ready()
 
 
+async def test_a_generation_without_a_field_of_the_definition_is_not_ready(view: View) -> None:
+    await loader(view.redis).ready()
+    del view.record.codes["tweet_count"]
+    await view.redis.set(layout.generation_key("User", "g1"), view.record.encode())
+    with pytest.raises(FieldMissing, match="g1 was built without field 'tweet_count'"):
+        await loader(view.redis).ready()
+    # what it has it answers all the same
+    assert (await loader(view.redis).load([Read("id", "1", ("username",))])).rows == [[b'"ada"']]
+
+
 async def test_a_redis_that_was_emptied_is_not_ready(view: View) -> None:
     reading = loader(view.redis)
     await reading.load([Read("id", "1", ())])
@@ -178,7 +188,7 @@ async def test_a_name_belongs_to_the_claimant_who_still_bears_it(view: View) -> 
     claims = {"3": "50:9", "1": "50:10", "2": "60:1", "99": "70:1"}
     await view.redis.hset(view.claim_key("ada"), mapping=cast(Any, claims))
     assert (await loader(view.redis).load([Read("username", "ada", ("id",))])).rows == [[b'"1"']]
-    await view.redis.hset(view.key("2"), view.code("username"), '"ada"')
+    await view.redis.hset(view.key("2"), mapping=view.encoded(BY_ID["2"] | {"username": "ada"}))
     assert (await loader(view.redis).load([Read("username", "ada", ("id",))])).rows == [[b'"2"']], "the later claim, if two do"
 
 

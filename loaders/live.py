@@ -1,0 +1,59 @@
+"""The generation that readers read, as it was last seen, and what its headers mean. Sends nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from schema import layout
+from schema.definition import Definition
+from schema.generation import Generation
+from schema.loader import FieldMissing, ViewNotReady
+
+
+@dataclass(slots=True)
+class Live:
+    """key: of its record. builds: of each shard. marker: the code of a field that every row with a profile has.
+
+    readable: states of a shard in which what is not there is unknown. as_of_ms: by the progress as last read; 0: it tells nothing.
+    """
+
+    record: Generation
+    key: str
+    layout: layout.Layout
+    marker: str
+    builds: list[str]
+    readable: tuple[bytes, ...]
+    as_of_ms: int = 0
+
+    @classmethod
+    def of(cls, definition: Definition, record: Generation, readable: tuple[bytes, ...]) -> "Live":
+        """Raises FieldMissing where the record shares no column with the definition."""
+        marker = next((record.codes[f.name] for f in definition.columns if f.name in record.codes), None)
+        if marker is None:
+            raise FieldMissing(f"Generation {record.name} has no column of the {definition.name} view; build a new generation.")
+        keys = layout.Layout(definition.name, record.name, record.shards)
+        return cls(record, layout.generation_key(definition.name, record.name), keys, marker, [record.build] * record.shards, readable)
+
+    def codes(self, fields: tuple[str, ...]) -> list[str]:
+        """Raises FieldMissing."""
+        try:
+            return [self.record.codes[name] for name in fields if name != "id"]
+        except KeyError as unknown:
+            raise FieldMissing(f"Generation {self.record.name} was built without field {unknown}; build a new generation.") from unknown
+
+    def build(self, shard: int, state: bytes | None, build: bytes | None) -> str:
+        """The build that a shard's header names, if readers may believe it. Raises ViewNotReady."""
+        if state not in self.readable or build is None:
+            found = "lost" if state is None else state.decode()
+            raise ViewNotReady(f"Shard {shard} of generation {self.record.name} is {found}; try again when it is rebuilt.")
+        return build.decode()
+
+    def is_same(self, stored: bytes | None) -> bool:
+        """Whether a record is of the generation as it was opened when it was last seen, and not of one opened anew under its name."""
+        return stored is not None and Generation.decode(stored).build == self.record.build
+
+    def is_named(self, pointer: bytes | None) -> bool:
+        return pointer == self.record.name.encode()
+
+    def progress(self, times: Mapping[bytes, bytes]) -> None:
+        """By partition, up to when the generation has it: the answer is as old as the oldest."""
+        self.as_of_ms = min(map(int, times.values()), default=0)
