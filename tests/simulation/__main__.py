@@ -23,7 +23,7 @@ def main() -> None:
     began = time.monotonic()
     run(asked.seed, asked.histories, shorter=not asked.as_found)
     seconds = time.monotonic() - began
-    print(f"{asked.histories} histories, each healed and exact, in {seconds:.1f} s: {asked.histories / seconds * 60:,.0f} a minute")
+    print(f"{asked.histories:,} histories, each healed and exact, in {seconds:.1f} s: {asked.histories / seconds * 60:,.0f} a minute")
 
 
 def run(seed: int, histories: int, *, shorter: bool = True) -> None:

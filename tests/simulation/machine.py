@@ -127,6 +127,12 @@ class Histories(RuleBasedStateMachine):
         if random.Random(seed).random() < 0.3:
             self.world.cluster.empty(node)
 
+    @rule(seed=SEEDS)
+    def take_snapshot(self, seed: int) -> None:
+        """Once in a history, and not in all; whatever was being read then can only be built anew, from there."""
+        if not self.world.snapshot_at and random.Random(seed).random() < 0.1:
+            self.world.take_snapshot()
+
     @rule()
     def rebuild(self) -> None:
         """The next generation, beside those that are there."""
@@ -166,6 +172,27 @@ class Histories(RuleBasedStateMachine):
             ]
             if records:
                 await self.world.drop(records[which % len(records)])
+
+        self._do(go())
+
+    @rule(which=SOME, pause=PAUSES, seed=SEEDS)
+    def mend(self, which: int, pause: int, seed: int) -> None:
+        """Rows that somebody else has damaged, while changes come and projectors run between two steps of the repair."""
+        rng = random.Random(seed)
+
+        async def go() -> None:
+            records = [record for record in await self.world.fed() if record.state != "opening"]
+            if not records:
+                return
+            record = records[which % len(records)]
+
+            async def let_run() -> None:
+                for _ in range(6):
+                    self.world.change(rng)
+                for owner in [owner for owner in self.world.owners if owner.generation == record.name]:
+                    await self.world.step(owner)
+
+            await self.world.mend(record, rng, at_pause(pause % 6 + 1, let_run))
 
         self._do(go())
 

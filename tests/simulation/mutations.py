@@ -23,13 +23,13 @@ class Mutation(NamedTuple):
 
 MUTATIONS = {
     "covered-too-much": Mutation(
-        "projectors.projector",
+        "projectors.reading",
         "a record at the watermark is not applied yet",
         "is None or offset < stored.offset",
         "is None or offset <= stored.offset",
     ),
     "covered-too-little": Mutation(
-        "projectors.projector",
+        "projectors.reading",
         "a record below the watermark is applied",
         "is None or offset < stored.offset",
         "is None or offset < stored.offset - 1",
@@ -43,8 +43,8 @@ MUTATIONS = {
     "checkpoint-of-what-was-fetched": Mutation(
         "projectors.projector",
         "a checkpoint goes to what was folded",
-        "reading.advance(shard, reading.next, reading.ts_ms)",
-        "reading.advance(shard, reading.next + 1, reading.ts_ms)",
+        "moved = [(reading, reading.next, reading.ts_ms) for",
+        "moved = [(reading, reading.next + 1, reading.ts_ms) for",
     ),
     "loss-adopted": Mutation(
         "projectors.reading", "after a loss all is read again from the lowest", "return outcome is Outcome.BEHIND", "return False"
@@ -80,7 +80,7 @@ MUTATIONS = {
         "            deltas[key] = deltas.get(key, 0) + 1\n    return {key: delta for key, delta in deltas.items() if delta}",
     ),
     "nothing-held-never-ends": Mutation(
-        "projectors.building", "who has no lost shard left ends", "if not held or level(self", "if level(self"
+        "projectors.building", "who has no lost shard left ends", "if not held or (level(self", "if held and (level(self"
     ),
     "lost-shard-under-its-old-build": Mutation(
         "projectors.building",
@@ -91,11 +91,17 @@ MUTATIONS = {
     "lost-shard-seen-too-early": Mutation(
         "projectors.building",
         "a lost shard is seen when it is level",
-        "if not held or level(self.record, list(held.values()), self._ends):",
+        "if not held or (level(self.record, headers_held, self._ends) and level(self.record, headers_held, self.record.promoted)):",
         "if True:",
     ),
     "promoted-before-level": Mutation(
-        "projectors.building", "a generation is promoted when it is level", "if level(self.record, held, self.record.level):", "if True:"
+        "projectors.building", "a generation is promoted when it is level", " and level(self.record, headers, self.record.level):", ":"
+    ),
+    "repair-of-what-is-behind": Mutation(
+        "projectors.repair",
+        "a repair folds up to the watermarks of the shard",
+        "effects = replay.at(number, offsets)",
+        "effects = replay.at(number, replay._read)",
     ),
     "claims-not-released": Mutation(
         "projectors.fold", "a name that is left is released", "effects.claims[Claim(name, old, key)] = None", "pass"

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 import msgspec
 
 from projectors.apply import Applied, Found, Header, Reply, ShardFailed
-from projectors.calls import Call
+from projectors.calls import Call, Packing
+from projectors.fold import Claim
+from projectors.stored import Look
 from schema import layout
 from schema.generation import Generation
 from schema.positions import Partition, Watermark
@@ -48,6 +50,8 @@ class Cluster:
     def __init__(self) -> None:
         self.nodes = [Node() for _ in range(NODES)]
         self._earlier: list[tuple[int, Node]] = []
+        # generation, shard and build of what readers may still look for
+        self.gone: set[tuple[str, int, str]] = set()
 
     def shard(self, generation: str, number: int) -> Shard:
         return self.nodes[number % NODES].shards.setdefault((generation, number), Shard())
@@ -65,6 +69,9 @@ class Cluster:
 
     def empty(self, node: int) -> None:
         """It comes back with nothing; a failover cannot bring back what was before that."""
+        self.gone |= {
+            (*place, shard.header["build"]) for place, shard in self.nodes[node].shards.items() if shard.header.get("state") == "live"
+        }
         self.nodes[node] = Node()
         self._earlier = [(n, kept) for n, kept in self._earlier if n != node]
 
@@ -122,9 +129,19 @@ class MemoryStore:
         expected = [advance.expected.encode().decode() for advance in call.advances]
         if shard.header.get("build") != call.build or stored != expected:
             return Found(shard.header.get("build"), [Watermark.decode(text.encode()) if text else None for text in stored])
+        self._check(shard.hashes, call)
         shard.header |= {str(advance.partition): advance.new.encode().decode() for advance in call.advances}
         self._write(shard.hashes, call)
         return Applied()
+
+    def _check(self, hashes: dict[str, Hash], call: Call) -> None:
+        """Before anything is written: a count that is no integer, or near the end of what Redis can add to."""
+        keys = iter(call.keys)
+        for code, *deltas in msgspec.msgpack.decode(call.effects)["counts"]:
+            for _ in deltas:
+                stored = hashes.get(next(keys), {}).get(code)
+                if stored is not None and not (len(stored) <= 18 and stored.removeprefix("-").isdigit()):
+                    raise ShardFailed(f"{code} is no integer below 10^17: {stored}")
 
     def _write(self, hashes: dict[str, Hash], call: Call) -> None:
         effects = msgspec.msgpack.decode(call.effects)
@@ -153,6 +170,8 @@ class MemoryStore:
                 hashes.setdefault(key, {})[row_id] = when[0]
             else:
                 hashes.get(key, {}).pop(row_id, None)
+        for row in effects["rows"]:
+            hashes[next(keys)] = dict(zip(row[::2], row[1::2], strict=True))
         for key in emptied:
             if self.marker not in hashes.get(key, {}) and all(value == "0" for value in hashes.get(key, {}).values()):
                 hashes.pop(key, None)
@@ -160,6 +179,24 @@ class MemoryStore:
         for key in call.keys:
             if not hashes.get(key, {"": ""}):
                 del hashes[key]
+
+
+class MemoryShards:
+    """The Shards of projectors/stored.py, of one generation."""
+
+    def __init__(self, cluster: Cluster, record: Generation, packing: Packing) -> None:
+        self._cluster, self._record, self._packing = cluster, record, packing
+
+    async def look(self, shard: int, build: str, ids: Sequence[str], claims: Sequence[Claim]) -> Look:
+        stored = self._cluster.shard(self._record.name, shard)
+        rows = self._packing.layout.rows_prefix(shard, build)
+        found = {row_id: stored.hashes.get(rows + row_id, {}) for row_id in ids}
+        made = {claim: stored.hashes.get(self._packing.claim_key(claim, build), {}).get(str(claim.key)) for claim in claims}
+        return Look(
+            _header(stored.header),
+            {row_id: {code.encode(): value.encode() for code, value in row.items()} for row_id, row in found.items()},
+            {claim: None if when is None else when.encode() for claim, when in made.items()},
+        )
 
 
 class MemoryRegister:

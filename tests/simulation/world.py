@@ -8,15 +8,20 @@ from typing import Annotated
 from demo.publish import envelope
 from projectors.apply import StoreUnavailable
 from projectors.building import Build, LostShards, WholeBuild
+from projectors.calls import Packing
 from projectors.generations import FED, GenerationDropped, Generations, ShardLost, level
 from projectors.projector import Projector
+from projectors.reading import SourceChanged
+from projectors.repair import LogBase, Repair
+from projectors.stored import is_judged
 from schema import layout
 from schema.definition import read_definition
 from schema.fields import Column, Count, Row
 from schema.generation import Generation
 from schema.positions import Partition, Watermark
 from tests.faults.memory import Buried, HandClock, MemoryLog, Rounds, Tally, Topics
-from tests.simulation.store import Cluster, MemoryRegister, MemoryStore, Pause, Shard, go_on
+from tests.faults.mending import MemoryTail
+from tests.simulation.store import Cluster, MemoryRegister, MemoryShards, MemoryStore, Pause, Shard, go_on
 
 SHARDS, PARTITIONS, IDS = 3, 2, 6
 CHECKPOINT_SECONDS = 5.0
@@ -88,6 +93,12 @@ class World:
         self.cluster = Cluster()
         self.rows: dict[type[Row], dict[int, Row]] = {People: {}, Ties: {}}
         self.changes: dict[Partition, list[Change]] = {partition: [] for partition in self.topics.partitions}
+        # a connector's snapshot, if one was taken: its rows, and where they begin
+        self.snapshot: dict[Partition, list[Change]] = {}
+        self.snapshot_at: dict[Partition, int] = {}
+        self.from_snapshot: set[str] = set()
+        # generations that only a person can go on with
+        self.stopped: set[str] = set()
         self.clock = HandClock()
         self.generations = Generations(None, DEFINITION, MemoryRegister(self.cluster), self.clock)
         self.owners: list[Owner] = []
@@ -114,10 +125,23 @@ class World:
         self.changes[partition].append((self.topics.records[partition][-1].offset, before, after))
 
     async def open(self, *, by_itself: bool) -> None:
-        """A generation from the beginning of the topics."""
+        """A generation from the beginning of the topics, or from the snapshot, for the changes before it do not go together with it."""
         bounds = {partition: (0, end) for partition, end in self.topics.ends.items()}
-        start = dict.fromkeys(bounds, 0)
-        await self.generations.add(self.store, bounds, self.topics.ids, start, by_itself=by_itself, shards=SHARDS)
+        start, origin = dict.fromkeys(bounds, 0), "beginning"
+        if self.snapshot_at:
+            start, origin = self.snapshot_at, "snapshot"
+        add = self.generations.add
+        record = await add(self.store, bounds, self.topics.ids, start, origin, by_itself=by_itself, shards=SHARDS)  # type: ignore[arg-type]  # one of the words
+        if record is not None and self.snapshot_at:
+            self.from_snapshot.add(record.name)
+
+    def take_snapshot(self) -> None:
+        """A connector with a new slot sends every row once more, and then goes on with changes."""
+        self.snapshot, self.snapshot_at = {partition: [] for partition in self.topics.partitions}, dict(self.topics.ends)
+        for kind, rows in self.rows.items():
+            for key, row in rows.items():
+                partition = self.topics.append(kind.source.topic, str(key).encode(), envelope("r", None, row, 1))
+                self.snapshot[partition].append((self.topics.records[partition][-1].offset, None, row))
 
     def store(self, record: Generation, pause: Pause = go_on) -> MemoryStore:
         return MemoryStore(self.cluster, record, record.codes[DEFINITION.columns[0].name], pause)
@@ -144,6 +168,10 @@ class World:
         owner.store.pause = pause
         try:
             await owner.run(rounds)
+        except SourceChanged:
+            self.stopped.add(owner.generation)
+            self.owners = [other for other in self.owners if other is not owner]
+            return False
         except (Crashed, GenerationDropped, ShardLost) as ended:
             self.told.append(f"{owner.generation}: {type(ended).__name__}")
             self.owners = [other for other in self.owners if other is not owner]
@@ -151,6 +179,32 @@ class World:
         finally:
             owner.store.pause = go_on
         return True
+
+    async def mend(self, record: Generation, rng: random.Random, pause: Pause) -> None:
+        """Somebody else has written to some rows; they are put right while projectors go on."""
+        store = self.store(record, pause)
+        packing = Packing(DEFINITION, record)
+        damaged = []
+        for number, header in enumerate(await self.store(record).headers()):
+            if is_judged(record, header):
+                damaged += self._damage(record, number, header.build or "", rng)
+        if damaged:
+            tail = MemoryTail(self.topics)
+            repair = Repair(DEFINITION, record, store, MemoryShards(self.cluster, record, packing), LogBase(record), tail, tail.clock)
+            await repair.run(damaged)
+
+    def _damage(self, record: Generation, number: int, build: str, rng: random.Random) -> list[str]:
+        """Ids of rows of this shard that are not there now, or not as they were."""
+        shard, codes = self.cluster.shard(record.name, number), layout.codes(DEFINITION)
+        prefix = layout.Layout(DEFINITION.name, record.name, SHARDS).rows_prefix(number, build)
+        damaged = []
+        for key in [key for key in shard.hashes if key.startswith(prefix) and rng.random() < 0.5]:
+            damaged.append(key.removeprefix(prefix))
+            if rng.random() < 0.3:
+                del shard.hashes[key]
+            else:
+                shard.hashes[key][codes[rng.choice(("name", "given", "taken"))]] = str(rng.randrange(100))
+        return damaged
 
     async def promote(self, record: Generation) -> bool:
         """As `viewgate promote` does: only what is level. Whether it was done."""
@@ -176,11 +230,11 @@ class World:
         """Let everything be repaired as app/worker.py does it; after how many rounds all is level. Raises Violation."""
         kept: dict[tuple[str, bool], Owner] = {}
         for rounds in range(HEALED_WITHIN):
-            records = await self.fed()
+            records = await self._kept()
             if not records:
                 kept.clear()
-                await self.open(by_itself=True)
-                records = await self.fed()
+                await self.open(by_itself=not await self.generations.all())
+                records = await self._kept()
             for record in records:
                 whole = kept.get((record.name, False)) or await self._taken_over(record, limit)
                 kept[record.name, False] = whole
@@ -189,6 +243,10 @@ class World:
             for part, owner in list(kept.items()):
                 if not await self.step(owner, 1) or owner.build.finished:
                     del kept[part]
+            live = await self.generations.live()
+            if self.stopped and (live is None or live in self.stopped) and (anew := await self._kept()):
+                # a person has built anew
+                await self.promote(anew[-1])
             if await self._is_level(kept):
                 return rounds
         raise Violation(f"not level after {HEALED_WITHIN} rounds: {await self._state(kept)}")
@@ -207,13 +265,16 @@ class World:
             )
         return "\n".join(told)
 
+    async def _kept(self) -> list[Generation]:
+        return [record for record in await self.fed() if record.name not in self.stopped]
+
     async def _taken_over(self, record: Generation, limit: int) -> Owner:
         """One that is there goes on with what it remembers; else one starts."""
         there = [o for o in self.owners if o.generation == record.name and isinstance(o.build, WholeBuild) and o.has_all]
         return there[-1] if there else await self.begin(record, limit)
 
     async def _is_level(self, kept: Mapping[tuple[str, bool], Owner]) -> bool:
-        records = await self.fed()
+        records = await self._kept()
         live = await self.generations.live()
         ends = {str(partition): end for partition, end in self.topics.ends.items()}
         for record in records:
@@ -237,8 +298,10 @@ class World:
     def _check_shard(self, generation: str, number: int, shard: Shard) -> None:
         keys = layout.Layout(DEFINITION.name, generation, SHARDS)
         watermarks = {p: Watermark.decode(text.encode()).offset for p, text in shard.header.items() if p not in {"state", "build"}}
+        if (generation, number, shard.header["build"]) in self.cluster.gone:
+            raise Violation(f"{generation} shard {number} is built again under the build that readers remember")
         self._check_seen(generation, number, shard, watermarks)
-        people = self.counted(watermarks)
+        people = self.counted(watermarks, is_from_snapshot=generation in self.from_snapshot)
         mine = {key: row for key, row in people.items() if keys.shard(key) == number and row != (None, 0, 0)}
         found = dict(_rows(shard, keys.rows_prefix(number, shard.header["build"])))
         if mine != found:
@@ -251,21 +314,24 @@ class World:
             raise Violation(f"{generation} shard {number}: borne {bear}, claimed {claimed}")
 
     def _check_seen(self, generation: str, number: int, shard: Shard, watermarks: Mapping[str, int]) -> None:
-        """What readers believe is no older than what they were shown first."""
+        """What readers believe was level once."""
         stored = self.cluster.nodes[0].records.get(generation)
         if stored and shard.header["state"] == "live":
-            for partition, offset in Generation.decode(stored).promoted.items():
+            for partition, offset in Generation.decode(stored).level.items():
                 if watermarks[partition] < offset:
-                    raise Violation(f"{generation} shard {number} is live at {partition}:{watermarks[partition]}, promoted at {offset}")
+                    raise Violation(f"{generation} shard {number} is live at {partition}:{watermarks[partition]}, level at {offset}")
 
-    def counted(self, below: Mapping[str, int] | None = None) -> People_:
-        """Row by row, the slow way. below: offsets by partition; None: everything."""
+    def counted(self, below: Mapping[str, int] | None = None, *, is_from_snapshot: bool = False) -> People_:
+        """Row by row, the slow way. below: offsets by partition; None: everything. is_from_snapshot: its rows and what came after."""
         found: dict[str, list[object]] = {}
 
         def row(key: int) -> list[object]:
             return found.setdefault(str(key), [None, 0, 0])
 
-        for partition, changes in self.changes.items():
+        for partition, told in self.changes.items():
+            changes = told
+            if is_from_snapshot:
+                changes = [*self.snapshot[partition], *(change for change in told if change[0] >= self.snapshot_at[partition])]
             for offset, before, after in changes:
                 if below is not None and offset >= below.get(str(partition), 0):
                     break
