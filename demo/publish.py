@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.progress import Progress
 
 from schema.fields import Row
+from schema.positions import Partition, Token
 
 Record = tuple[str, bytes, bytes]
 SHOWN_EVERY = 5_000
+POLL_SECONDS = 0.001
 _ENCODE = msgspec.json.Encoder().encode
 
 
@@ -36,6 +38,8 @@ class Publisher:
     def __init__(self, bootstrap: str, prefix: str = "") -> None:
         self._prefix = prefix
         self._failed: list[str] = []
+        self._awaited = 0
+        self._polling: asyncio.Task[None] | None = None
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap,
@@ -52,6 +56,36 @@ class Publisher:
     def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None:
         """Queue one change; `flush` says whether all arrived."""
         self.send(*record(op, before, after, ts_ms))
+
+    async def acknowledged(self, op: str, before: Row | None, after: Row | None, ts_ms: int, seconds: float = 10) -> Token:
+        """Publish one change; once Kafka has acknowledged it, the token by which a reader can wait for it. Raises KafkaException."""
+        loop = asyncio.get_running_loop()
+        arrived: asyncio.Future[tuple[Any, Any]] = loop.create_future()
+
+        def delivered(error: Any, stored: Any) -> None:
+            # `flush` may run in another thread
+            loop.call_soon_threadsafe(_settle, arrived, (error, stored))
+
+        topic, key, value = record(op, before, after, ts_ms)
+        self._producer.produce(self._prefix + topic, value, key, on_delivery=delivered)
+        self._polling = self._polling or asyncio.create_task(self._poll())
+        self._awaited += 1
+        try:
+            error, stored = await asyncio.wait_for(arrived, seconds)
+        except TimeoutError as late:
+            raise KafkaException(f"a change of {topic} was not acknowledged in {seconds} s") from late
+        finally:
+            self._awaited -= 1
+        if error is not None:
+            raise KafkaException(error)
+        return Token(Partition(stored.topic(), stored.partition()), stored.offset())
+
+    async def _poll(self) -> None:
+        """Callbacks come from `poll` alone, whoever calls it."""
+        while self._awaited:
+            self._producer.poll(0)
+            await asyncio.sleep(POLL_SECONDS)
+        self._polling = None
 
     def send(self, topic: str, key: bytes, value: bytes | None) -> None:
         """Queue any bytes; waits where the queue is full."""
@@ -81,6 +115,11 @@ class Publisher:
     def _delivered(self, error: Any, _record: Any) -> None:
         if error is not None:
             self._failed.append(str(error))
+
+
+def _settle(arrived: "asyncio.Future[tuple[Any, Any]]", answer: tuple[Any, Any]) -> None:
+    if not arrived.done():
+        arrived.set_result(answer)
 
 
 async def publish_all(publisher: Publisher, records: Iterable[Record], count: int, console: Console) -> None:

@@ -16,10 +16,11 @@ from app.stopping import told_to_stop
 from app.telemetry import set_up_logs
 from app.views import definition_of
 from demo.servers.process import NotReadyError
-from demo.tables import POSITIONS, create_tables
+from demo.tables import create_tables
 from projectors.records.envelope import Undecodable, decoder
 from schema.definition import Definition
 from schema.fields import Row
+from schema.sql import POSITIONS
 
 log = structlog.stdlib.get_logger()
 

@@ -7,9 +7,9 @@ import msgspec
 
 from schema.definition import Definition, split_optional
 from schema.fields import Row
+from schema.sql import POSITIONS
 
 _TYPES = {int: "bigint", str: "text", bool: "boolean", float: "double precision", datetime: "timestamptz"}
-POSITIONS = "sink_positions"
 
 
 async def create_tables(connection: asyncpg.Connection | asyncpg.Pool, definition: Definition) -> None:

@@ -51,7 +51,7 @@ async def test_ctrl_c_ends_a_demo_that_was_audited_under_live_changes_and_leaves
         assert (code, "0 mismatches" in output) == (0, True), output
         redis = Redis.from_url(environment["VIEWGATE_REDIS_URL"])
         (key,) = [key async for key in redis.scan_iter("user:g1.*:{*}:4999")]
-        await redis.hset(key, "1", '"Mallory"')
+        await redis.hset(key, "1", "Mallory")
         await redis.aclose()
         code, output = await viewgate(folder, environment, "audit")
         assert (code, '4999: name is "Mallory" in the view' in output) == (1, True), output
