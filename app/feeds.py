@@ -22,7 +22,7 @@ from projectors.building import Build, LostShards, WholeBuild
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
 from projectors.filling import Filling
-from projectors.generations import Bounds, GenerationDropped, Generations
+from projectors.generations import FIRST, Bounds, GenerationDropped, Generations
 from projectors.log import KafkaLog, end
 from projectors.observing import Observer
 from projectors.projector import Projector
@@ -47,6 +47,11 @@ class Part:
     generation: str
     build: str
     of: Literal["whole", "lost"] = "whole"
+
+    def group(self, settings: Settings) -> str:
+        """Of the consumers that share it. No two parts share one: each would have some of the partitions only."""
+        of_generation = "" if self.generation == FIRST else f".{self.generation}"
+        return settings.consumer_group + of_generation + (".lost" if self.of == "lost" else "")
 
 
 @dataclass(slots=True)
@@ -85,8 +90,10 @@ class Feed:
             return
         store = RedisStore.of(self.redis, self.definition, record)
         record = await generations.opened(record, store)
-        group = self.settings.consumer_group + ("" if record.by_itself else f".{record.name}") + (".lost" if self.part.of == "lost" else "")
-        async with open_log(self.settings, group) as log_, open_dead_letters(self.settings, self.definition) as letters:
+        async with (
+            open_log(self.settings, self.part.group(self.settings)) as log_,
+            open_dead_letters(self.settings, self.definition) as letters,
+        ):
             await log_.start(self.definition.topics)
             build = await self._build(generations, record, store, log_)
             log_.limit = lambda: build.record.rate if build.record.state == "building" else None

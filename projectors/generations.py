@@ -86,13 +86,16 @@ class Generations:
         by_itself: bool = False,
         shards: int = layout.SHARDS,
     ) -> Generation | None:
-        """Register a generation under a name never used before. None: somebody else has opened one at the same time.
+        """Register a generation under a name never used before. None: somebody else has opened one at the same time, or before `by_itself`.
 
         bounds: first and end offset of every partition. start: where reading begins in each. Raises GenerationRefused.
         """
         _check_start(bounds, start)
         names = await self.register.names()
+        # after the names: what another adds from now on is one more of them, and `register.add` refuses
         present = await self._present()
+        if by_itself and present:
+            return None
         record = Generation(
             name=f"g{max(map(number, names | present), default=0) + 1}",
             build=secrets.token_hex(2),

@@ -1,5 +1,6 @@
 """A Redis that forgets: rolled back by a failover, come back empty, or short of a shard."""
 
+import asyncio
 import math
 import random
 from functools import partial
@@ -183,6 +184,16 @@ async def test_a_late_promotion_does_not_touch_what_was_begun_anew(world: World)
     # it had found it level when Redis came back empty
     assert await generations.promote(old, RedisStore.of(world.redis, world.definition, old), seen) is None
     assert (await dump(world.redis, world.keys)).values == before.values
+
+
+async def test_projectors_that_begin_on_an_empty_redis_open_one_generation(redis: Redis) -> None:
+    stores, bounds = partial(RedisStore.of, redis, DEFINITION), {Partition("users", 0): (0, 0)}
+    both = [Generations(redis, DEFINITION).open_first(stores, bounds, {}) for _ in range(2)]
+    opened = {record.build for record in await asyncio.gather(*both)}
+    # one that had looked before any was there
+    opened.add((await Generations(redis, DEFINITION).open_first(stores, bounds, {})).build)
+    assert len(opened) == 1
+    assert [record.name for record in await Generations(redis, DEFINITION).all()] == ["g1"]
 
 
 async def test_no_two_openings_bear_the_same_build(redis: Redis) -> None:
