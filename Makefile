@@ -2,7 +2,7 @@ PYTHON ?= python3
 PORT ?= 8000
 COMPILE = .venv/bin/uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links
 VIEWGATE = .venv/bin/viewgate
-DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh)
+DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh) $(if $(filter-out 0,$(CDC)),--cdc)
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
@@ -14,6 +14,7 @@ help: ## this list
 	@echo
 	@echo "PORT=8001          where the gateway listens: demo, shop, dev"
 	@echo "FRESH=1            forget what an earlier demo stored: demo, shop, dev"
+	@echo "CDC=1              services write PostgreSQL and Debezium publishes: demo, shop, dev"
 	@echo "PYTEST='-k lookup' options of pytest: test, check"
 	@echo "PYTHON=python3.12  the Python that .venv is made of"
 

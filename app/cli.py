@@ -87,7 +87,10 @@ def _command(entry: EntryPoint) -> Any:
         return _built(entry.name, _broken(entry, error))
 
 
-def _built(name: str, function: Callable[..., object]) -> Any:
+def _built(name: str, function: Callable[..., object] | typer.Typer) -> Any:
+    if isinstance(function, typer.Typer):
+        # a group of commands, which has its name
+        return typer.main.get_command(function)
     single = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
     single.command(name)(function)
     return typer.main.get_command(single)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from functools import partial
 from typing import Any
 
@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from app.clients import open_redis
 from app.feeds import Feed, Part, open_log, sources
 from app.settings import Settings
+from app.stages import RowTopics
 from app.telemetry import ProjectorMetrics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.generations import FED, Generations, ShardLost
@@ -30,7 +31,9 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
     """Keep every generation of this definition until `stop` is set. Raises what only a person can mend, with its sentence."""
     redis = open_redis(settings, settings.redis_url)
     try:
-        await _within(stop, Worker(settings, definition, metrics, redis).run(stop))
+        rows = RowTopics(settings, definition, metrics)
+        running = Worker(settings, definition, metrics, redis, rows.level).run(stop)
+        await _within(stop, rows.beside(running, stop) if definition.changelogs else running)
     finally:
         await redis.aclose()
 
@@ -66,8 +69,16 @@ class Worker:
     One whose trouble only a person can mend is left; the process ends with its sentence when nothing is left to keep.
     """
 
-    def __init__(self, settings: Settings, definition: Definition, metrics: ProjectorMetrics, redis: Redis) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        definition: Definition,
+        metrics: ProjectorMetrics,
+        redis: Redis,
+        rows_are_level: Callable[[], Awaitable[bool]],
+    ) -> None:
         self._settings, self._definition, self._metrics, self._redis = settings, definition, metrics, redis
+        self._rows_are_level = rows_are_level
         self._generations = Generations(redis, definition)
         self._running: dict[Part, tuple[Feed, asyncio.Task[None]]] = {}
         self._failed: dict[Part, BaseException] = {}
@@ -124,6 +135,8 @@ class Worker:
         """What is to be kept, and who is told of it. Raises GenerationRefused where nothing is of this definition."""
         records = await self._generations.all()
         if not records and not self._running:
+            if not await self._rows_are_level():
+                return {}
             records = [await self._open_first()]
         ours = [record for record in records if record.definition == self._definition.fingerprint and record.state in {*FED, "opening"}]
         others = [record for record in records if record.definition != self._definition.fingerprint]

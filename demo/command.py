@@ -20,13 +20,16 @@ from app.cli import CommandError
 from app.settings import read_settings
 from app.stopping import told_to_stop
 from app.views import definition_of
+from demo.capture import NAME, topic_prefix
 from demo.environment import forget_the_told, told
-from demo.publish import Publisher, publish_all
+from demo.publishing import Captured, Place, SingleWrite, started
 from demo.questions import Question, level, show
 from demo.scenario import Scenario, Seed, find
 from demo.seed_command import FOREVER
+from demo.servers import connect
 from demo.servers.kafka import create_topics
 from demo.servers.process import Process, ServerError
+from demo.servers.server import MissingError
 from demo.servers.stack import Stack, locked, stack
 from demo.services import PORT, answers, check_alive, service, settings
 from schema.definition import Definition
@@ -46,11 +49,18 @@ class Asked:
     fresh: bool
     embedded: bool
     reload: bool
+    cdc: bool
 
     @property
     def folder(self) -> Path:
         """What it keeps, and its logs; the scenario's own, and never one that holds anything else."""
-        return CACHE / ("demo" if self.scenario.name == "users" else f"demo-{self.scenario.name}")
+        name = "demo" if self.scenario.name == "users" else f"demo-{self.scenario.name}"
+        return CACHE / (f"{name}-cdc" if self.cdc else name)
+
+    @property
+    def topic_prefix(self) -> str:
+        """Of the definition's topics."""
+        return topic_prefix(NAME) if self.cdc else ""
 
     @property
     def url(self) -> str:
@@ -67,6 +77,7 @@ def demo(
     fresh: Annotated[bool, typer.Option("--fresh", help="Forget what an earlier demo stored, and seed again.")] = False,
     embedded: Annotated[bool, typer.Option("--embedded", help="Servers from PyPI, even where real ones are installed.")] = False,
     reload: Annotated[bool, typer.Option("--reload", help="Start gateway and projector again when a source file changes.")] = False,
+    cdc: Annotated[bool, typer.Option("--cdc", help="Services write PostgreSQL, and Debezium publishes: change data capture.")] = False,
 ) -> None:
     """Start Kafka, Redis, PostgreSQL, a projector and the gateway; seed them; answer one query in three modes; go on until Ctrl-C.
 
@@ -74,16 +85,20 @@ def demo(
     Examples:
       viewgate demo
       viewgate demo --port 8001 --once
+      viewgate demo --cdc
       viewgate demo --scenario examples.shop.scenario:SHOP --reload
     """
     forget_the_told()
     found = find(scenario)
-    definition = definition_of(read_settings().model_copy(update={"view": found.view, "topic_prefix": ""}))
+    prefix = topic_prefix(NAME) if cdc else ""
+    definition = definition_of(read_settings().model_copy(update={"view": found.view, "topic_prefix": prefix}))
     _check_free(port)
     if reload and importlib.util.find_spec("watchfiles") is None:
         raise CommandError("--reload needs watchfiles, which is installed for development only: `make dev`, or leave the option out.")
+    if cdc and embedded:
+        raise CommandError("--cdc needs Apache Kafka, for which nothing from PyPI can stand in: leave --embedded out.")
     try:
-        uvloop.run(_demo(Asked(found, definition, port, once, fresh, embedded, reload)))
+        uvloop.run(_demo(Asked(found, definition, port, once, fresh, embedded, reload, cdc)))
     except (ServerError, asyncpg.PostgresError) as error:
         raise CommandError(str(error)) from error
 
@@ -115,24 +130,28 @@ async def _run(asked: Asked, stop: asyncio.Event) -> None:
     scenario, definition = asked.scenario, asked.definition
     # what was built with another definition is no view of this one
     seeded = asked.folder / f"seeded-{scenario.version}-{definition.fingerprint}"
+    if asked.cdc:
+        await _check_connect()
     if asked.fresh or not seeded.exists():
         _forget(asked.folder)
     async with AsyncExitStack() as opened:
         starting = stack(asked.folder, CACHE, prefer="embedded" if asked.embedded else None, say=console.print)
         servers = await opened.enter_async_context(starting)
         await create_topics(servers.kafka.address, dict.fromkeys(definition.topics, scenario.partitions), FOREVER)
-        processes = await _start(opened, asked, servers)
-        if not (servers.persistent and seeded.exists()):
-            seed = _seed_for(asked, servers)
-            await publish_all(Publisher(servers.kafka.address), seed.records(), seed.rows, console)
+        place = _place(opened, asked, servers)
+        publishing = Captured(place) if asked.cdc else SingleWrite(place)
+        missing = None if servers.persistent and seeded.exists() else _seed_for(asked, servers)
+        processes = [*await publishing.start(opened, missing, console), *await _start(opened, asked, place)]
+        if missing:
+            await publishing.fill(missing, console)
             if servers.persistent:
                 seeded.touch()
         question = Question(asked.url, scenario.query)
-        with console.status("Waiting until sink and projector have it all …"):
-            seconds = await level(question, definition, servers, partial(check_alive, processes))
+        with console.status("Waiting until PostgreSQL and the view have it all …"):
+            seconds = await level(question, publishing, partial(check_alive, processes))
         await show(question, seconds, console.print)
         if not asked.once:
-            await _go_on(opened, asked, servers, processes, stop)
+            await _go_on(opened, asked, place, publishing.traffic(_seed_for(asked, servers)), processes, stop)
 
 
 def _seed_for(asked: Asked, servers: Stack) -> Seed:
@@ -149,34 +168,42 @@ def _forget(folder: Path) -> None:
                 old.unlink()
 
 
-async def _start(opened: AsyncExitStack, asked: Asked, servers: Stack) -> list[Process]:
-    """Sink, projector and gateway; and the file that tells other terminals of them."""
-    environment = settings(servers, asked.scenario.view, asked.port)
-    processes = [
-        service("sink", ("demo.sink",), asked.folder, environment),
-        service("projector", ("app", "project"), asked.folder, environment),
-        service("gateway", ("app", "serve"), asked.folder, environment, answers(f"{asked.url}/livez")),
-    ]
+async def _check_connect() -> None:
+    """Before anything is started: there is no stand-in."""
+    try:
+        await connect.find(CACHE, console.print)
+    except MissingError as missing:
+        raise CommandError(f"Change data capture needs Kafka Connect: {missing}. Or leave --cdc (CDC=1) out.") from missing
+
+
+def _place(opened: AsyncExitStack, asked: Asked, servers: Stack) -> Place:
+    """With the file that tells other terminals of it."""
+    environment = settings(servers, asked.scenario.view, asked.port, asked.topic_prefix)
     opened.enter_context(told(asked.folder / "env", environment, [server.address for server in servers.servers if server.process]))
+    return Place(servers, asked.definition, environment, asked.folder, CACHE)
+
+
+async def _start(opened: AsyncExitStack, asked: Asked, place: Place) -> list[Process]:
+    """Projector and gateway."""
+    processes = [
+        service("projector", ("app", "project"), place.folder, place.environment),
+        service("gateway", ("app", "serve"), place.folder, place.environment, answers(f"{asked.url}/livez")),
+    ]
     for process in processes:
-        await _open(opened, process)
+        await started(opened, process)
     return processes
 
 
-async def _open(opened: AsyncExitStack, process: Process) -> None:
-    opened.push_async_callback(process.stop)
-    await process.start()
-
-
-async def _go_on(opened: AsyncExitStack, asked: Asked, servers: Stack, processes: Sequence[Process], stop: asyncio.Event) -> None:
+async def _go_on(
+    opened: AsyncExitStack, asked: Asked, place: Place, traffic: tuple[str, ...], processes: Sequence[Process], stop: asyncio.Event
+) -> None:
     """Live changes, until Ctrl-C. Raises ServerError when one of ours has ended by itself."""
-    traffic = _seed_for(asked, servers).traffic
-    live = [service("traffic", traffic, asked.folder, settings(servers, asked.scenario.view, asked.port))] if traffic else []
+    live = [service("traffic", traffic, place.folder, place.environment)] if traffic else []
     for process in live:
-        await _open(opened, process)
-    sink, *restarted = processes
-    kept = [sink, *live] if asked.reload else [*processes, *live]
-    ticks = _reloading(asked, servers, restarted) if asked.reload else _ticks()
+        await started(opened, process)
+    publishes, *restarted = processes
+    kept = [publishes, *live] if asked.reload else [*processes, *live]
+    ticks = _reloading(asked, place.servers, restarted) if asked.reload else _ticks()
     # by then files are watched
     await anext(ticks)
     _tell(asked, "Live changes are coming in. " if traffic else "")

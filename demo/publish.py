@@ -1,7 +1,7 @@
-"""Single-write: a service that publishes each change to Kafka, in the envelope, and writes nowhere else."""
+"""Single-write: a service that publishes each change to Kafka, in the form of its row, and writes nowhere else."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -9,10 +9,11 @@ from confluent_kafka import KafkaException, Producer
 from rich.console import Console
 from rich.progress import Progress
 
-from schema.fields import Row
+from schema.fields import Facts, Row
 from schema.positions import Partition, Token
 
 Record = tuple[str, bytes, bytes]
+Headers = Sequence[tuple[str, bytes]]
 SHOWN_EVERY = 5_000
 POLL_SECONDS = 0.001
 _ENCODE = msgspec.json.Encoder().encode
@@ -23,13 +24,35 @@ def envelope(op: str, before: Row | None, after: Row | None, ts_ms: int) -> byte
     return _ENCODE({"op": op, "before": before, "after": after, "ts_ms": ts_ms})
 
 
+def fact(op: str, row: Row, ts_ms: int) -> tuple[bytes, Headers]:
+    """That a row came or went, as value and headers. Raises ValueError for any other op, and a row whose form is another."""
+    form = type(row).source.form
+    if not isinstance(form, Facts) or op not in {"c", "d"}:
+        raise ValueError(f"op {op!r} of {type(row).__name__} is no fact: a fact says that a row came or went, and is never changed")
+    kind = (form.created if op == "c" else form.deleted)[0]
+    told = {form.at: ts_ms} if form.header is not None else {form.field: kind, form.at: ts_ms}
+    headers = [] if form.header is None else [(form.header, kind.encode())]
+    return _ENCODE(told | msgspec.structs.asdict(row)), headers
+
+
 def record(op: str, before: Row | None, after: Row | None, ts_ms: int) -> Record:
-    """A change as topic (before any prefix), key and value. ts_ms: when it happened, in Unix ms."""
+    """A change as topic (before any prefix), key and value. ts_ms: when it happened, in Unix ms.
+
+    Raises ValueError where the row's form tells it in headers too: `Publisher.publish` sends those.
+    """
+    topic, key, value, headers = _message(op, before, after, ts_ms)
+    if headers:
+        raise ValueError(f"a fact of {topic} is not told by key and value alone, but by a header too")
+    return topic, key, value
+
+
+def _message(op: str, before: Row | None, after: Row | None, ts_ms: int) -> tuple[str, bytes, bytes, Headers]:
     row = after if after is not None else before
     if row is None:
         raise ValueError("a change has a before or an after")
     source = type(row).source
-    return source.topic, str(getattr(row, source.key)).encode(), envelope(op, before, after, ts_ms)
+    value, headers = fact(op, row, ts_ms) if isinstance(source.form, Facts) else (envelope(op, before, after, ts_ms), ())
+    return source.topic, str(getattr(row, source.key)).encode(), value, headers
 
 
 class Publisher:
@@ -55,7 +78,7 @@ class Publisher:
 
     def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None:
         """Queue one change; `flush` says whether all arrived."""
-        self.send(*record(op, before, after, ts_ms))
+        self.send(*_message(op, before, after, ts_ms))
 
     async def acknowledged(self, op: str, before: Row | None, after: Row | None, ts_ms: int, seconds: float = 10) -> Token:
         """Publish one change; once Kafka has acknowledged it, the token by which a reader can wait for it. Raises KafkaException."""
@@ -66,8 +89,8 @@ class Publisher:
             # `flush` may run in another thread
             loop.call_soon_threadsafe(_settle, arrived, (error, stored))
 
-        topic, key, value = record(op, before, after, ts_ms)
-        self._producer.produce(self._prefix + topic, value, key, on_delivery=delivered)
+        topic, key, value, headers = _message(op, before, after, ts_ms)
+        self._producer.produce(self._prefix + topic, value, key, headers=list(headers), on_delivery=delivered)
         self._polling = self._polling or asyncio.create_task(self._poll())
         self._awaited += 1
         try:
@@ -87,11 +110,11 @@ class Publisher:
             await asyncio.sleep(POLL_SECONDS)
         self._polling = None
 
-    def send(self, topic: str, key: bytes, value: bytes | None) -> None:
+    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
         """Queue any bytes; waits where the queue is full."""
         while True:
             try:
-                self._producer.produce(self._prefix + topic, value, key, on_delivery=self._delivered)
+                self._producer.produce(self._prefix + topic, value, key, headers=list(headers), on_delivery=self._delivered)
             except BufferError:
                 self._producer.poll(0.5)
             else:

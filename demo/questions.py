@@ -1,4 +1,4 @@
-"""What a demo asks its gateway: one query in every mode, when all that was published is in PostgreSQL and in the view."""
+"""What a demo asks its gateway: one query in every mode, when all that was written is in PostgreSQL and in the view."""
 
 import json
 import statistics
@@ -7,16 +7,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-import asyncpg
 import httpx
 
+from demo.publishing import LEVEL_SECONDS, Check, Publishing
 from demo.servers.process import NotReadyError, ServerError, until
-from demo.servers.stack import Stack
-from demo.sink import end_offsets, sunk
-from schema.definition import Definition
 
 MODES = ("view", "cache-aside", "sql")
-LEVEL_SECONDS = 300
 # one alone tells more of the machine's other work than of the mode
 TIMES = 21
 
@@ -40,26 +36,19 @@ class Question:
             return answer, statistics.median(took)
 
 
-async def level(question: Question, definition: Definition, servers: Stack, check: Callable[[], None]) -> float:
-    """Wait until PostgreSQL and the view have all that was published; the seconds it took. Raises ServerError, and as `check` does."""
+async def level(question: Question, publishing: Publishing, check: Check) -> float:
+    """Wait until PostgreSQL and the view have all that was written; the seconds it took. Raises ServerError, and as `check` does."""
     began = time.monotonic()
-    moment = time.time()
-    ends = await end_offsets(servers.kafka.address, definition.topics)
-    connection = await asyncpg.connect(servers.postgres.address)
-
-    async def reached() -> None:
-        check()
-        await sunk(connection, ends)
-        await _passed(question, moment)
-
     try:
+        moment = await publishing.published(check)
+
+        async def reached() -> None:
+            check()
+            await _passed(question, moment)
+
         await until(reached, LEVEL_SECONDS)
     except TimeoutError as late:
-        raise ServerError(
-            f"The view was not level after {LEVEL_SECONDS // 60} minutes: {late}. See the logs of sink and projector."
-        ) from late
-    finally:
-        await connection.close()
+        raise ServerError(f"The view was not level after {LEVEL_SECONDS // 60} minutes: {late}. See the logs of its processes.") from late
     return time.monotonic() - began
 
 
@@ -74,7 +63,7 @@ async def _passed(question: Question, moment: float) -> None:
 async def show(question: Question, level_seconds: float, say: Callable[[str], None]) -> None:
     """Ask in every mode, and say what each answers. Raises ServerError where they differ."""
     url = f"{question.gateway}/graphql"
-    say(f"\n[bold]GraphQL at {url}[/] (sink and projector level after {level_seconds:.1f} s)\n\n{question.query}\n")
+    say(f"\n[bold]GraphQL at {url}[/] (PostgreSQL and view level after {level_seconds:.1f} s)\n\n{question.query}\n")
     given: dict[str, Mapping[str, object]] = {}
     for mode in MODES:
         await question.ask(mode)

@@ -16,11 +16,13 @@ class Seed:
 
     rows: how many changes. records: makes them anew at each call, the same every time (demo/publish.py makes one of a row).
     traffic: the live changes that fit, as the words after `python -m`, told of Kafka by the settings; empty: none.
+    written: the same where services write PostgreSQL, for change data capture.
     """
 
     rows: int
     records: Callable[[], Iterable[Record]]
     traffic: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +58,8 @@ EXPECTED = "write module:NAME of a scenario, such as demo.scenario:USERS or exam
 
 
 def _users(size: seed.Size) -> Seed:
-    return Seed(size.rows, partial(seed.records, size), ("app", "traffic", "--rate", "20", "--users", str(size.users)))
+    live = ("app", "traffic", "--rate", "20", "--users", str(size.users))
+    return Seed(size.rows, partial(seed.records, size), live, (*live, "--sql"))
 
 
 USERS = Scenario(

@@ -14,14 +14,14 @@ from demo.servers.stack import Stack
 PORT = 8000
 
 
-def settings(stack: Stack, view: str, port: int) -> Mapping[str, str]:
+def settings(stack: Stack, view: str, port: int, topic_prefix: str = "") -> Mapping[str, str]:
     """What each of our processes is told by its environment, whatever else that has. An empty one is the default."""
     return {
         "VIEWGATE_VIEW": view,
         "VIEWGATE_KAFKA_BOOTSTRAP": stack.kafka.address,
         "VIEWGATE_REDIS_URL": stack.redis.address,
         "VIEWGATE_POSTGRES_URL": stack.postgres.address,
-        "VIEWGATE_TOPIC_PREFIX": "",
+        "VIEWGATE_TOPIC_PREFIX": topic_prefix,
         "VIEWGATE_ALLOW_MODE_HEADER": "1",
         "VIEWGATE_FALLBACK": "sql",
         "VIEWGATE_PORT": str(port),

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -17,7 +16,8 @@ from app.telemetry import set_up_logs
 from app.views import definition_of
 from demo.servers.process import NotReadyError
 from demo.tables import create_tables
-from projectors.records.envelope import Undecodable, decoder
+from projectors.records import Decode, decoders
+from projectors.records.envelope import Undecodable
 from schema.definition import Definition
 from schema.fields import Row
 from schema.sql import POSITIONS
@@ -34,13 +34,12 @@ class Sink:
 
     def __init__(self, definition: Definition, consumer: AIOKafkaConsumer, connection: asyncpg.Connection) -> None:
         self._consumer, self._connection = consumer, connection
-        self._rows = definition.topics
-        self._decoders = {topic: decoder(row) for topic, row in definition.topics.items()}
+        self._decoders = decoders(definition)
         self.next: dict[TopicPartition, int] = {}
 
     async def start(self) -> None:
         """Go on from the offsets in the tables."""
-        partitions = [TopicPartition(topic, n) for topic in self._rows for n in self._consumer.partitions_for_topic(topic) or ()]
+        partitions = [TopicPartition(topic, n) for topic in self._decoders for n in self._consumer.partitions_for_topic(topic) or ()]
         self._consumer.assign(partitions)
         stored = await self._connection.fetch(f"SELECT topic, partition, next_offset FROM {POSITIONS}")  # noqa: S608  # a constant
         known = {TopicPartition(topic, partition): offset for topic, partition, offset in stored}
@@ -60,13 +59,13 @@ class Sink:
         return sum(map(len, fetched.values()))
 
     async def _write(self, topic: str, records: Sequence[ConsumerRecord]) -> None:
-        row = self._rows[topic]
-        final, fresh = _final(row, self._decoders[topic], records)
-        touched = [key for key in final if key not in fresh]
-        if touched:
-            await self._connection.execute(f'DELETE FROM "{row.source.table}" WHERE "{row.source.key}" = ANY($1)', touched)  # noqa: S608  # our own names
-        rows = [msgspec.structs.astuple(after) for after in final.values() if after is not None]
-        await self._connection.copy_records_to_table(row.source.table, records=rows, columns=[f.name for f in msgspec.structs.fields(row)])
+        for row, final in _final(self._decoders[topic], records).items():
+            source = row.source
+            touched = [key for key, (_, is_fresh) in final.items() if not is_fresh]
+            if touched:
+                await self._connection.execute(f'DELETE FROM "{source.table}" WHERE "{source.key}" = ANY($1)', touched)  # noqa: S608  # our own names
+            rows = [msgspec.structs.astuple(after) for after, _ in final.values() if after is not None]
+            await self._connection.copy_records_to_table(source.table, records=rows, columns=[f.name for f in msgspec.structs.fields(row)])
 
     async def _advance(self, offsets: Mapping[TopicPartition, int]) -> None:
         for partition, offset in offsets.items():
@@ -82,26 +81,21 @@ class Sink:
                 raise OtherSink(f"another sink has gone on from {partition.topic}:{partition.partition}")
 
 
-def _final(row: type[Row], decode: Any, records: Sequence[ConsumerRecord]) -> tuple[dict[Any, Row | None], set[Any]]:
-    """The last state of each row that the records touch, and the keys that were not there before them."""
-    key_of = attrgetter(row.source.key)
-    final: dict[Any, Row | None] = {}
-    fresh = set()
+def _final(decode: Decode, records: Sequence[ConsumerRecord]) -> dict[type[Row], dict[Any, tuple[Row | None, bool]]]:
+    """By table and key, the last state of each row that the records touch, and whether it was not there before them."""
+    final: dict[type[Row], dict[Any, tuple[Row | None, bool]]] = {}
     for record in records:
-        if record.value is None:
-            continue
         try:
-            change = decode(record.value)
+            change = decode(record)
         except Undecodable:
             continue
-        side = change.after if change.after is not None else change.before
-        if side is None:
+        side = None if change is None else change.after if change.after is not None else change.before
+        if change is None or side is None:
             continue
-        key = key_of(side)
-        if key not in final and change.op in "cr":
-            fresh.add(key)
-        final[key] = change.after
-    return final, fresh
+        rows, key = final.setdefault(type(side), {}), getattr(side, side.source.key)
+        is_fresh = rows[key][1] if key in rows else change.op in "cr"
+        rows[key] = change.after, is_fresh
+    return final
 
 
 async def sink(definition: Definition, bootstrap: str, postgres_url: str, stop: asyncio.Event) -> None:

@@ -1,16 +1,18 @@
-"""`viewgate traffic`: live changes of the demo's users, by single-write: they join, rename themselves, tweet, follow, like, and take back.
+"""`viewgate traffic`: live changes of the demo's users: they join, rename themselves, tweet, follow, like, and take back.
 
-Publishes to the Kafka of the settings; reads the view only to say how stale it is.
+Publishes to the Kafka of the settings, or writes to their PostgreSQL; reads the view only to say how stale it is.
 """
 
 import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Annotated
+from typing import Annotated, Protocol
 
+import asyncpg
 import msgspec
 import typer
 import uvloop
@@ -28,6 +30,7 @@ from demo.publish import Publisher
 from demo.seed import SMALL, popular
 from demo.seed_command import unreachable, users_of
 from demo.sink import end_offsets
+from demo.writing import TableWriter
 from loaders.view import ViewLoader
 from schema.definition import Definition
 from schema.fields import Row
@@ -43,6 +46,12 @@ TELL_PIPED_SECONDS = 10.0
 LATE_SECONDS = 5.0
 
 
+class Out(Protocol):
+    """Where changes go."""
+
+    def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None: ...
+
+
 class Traffic:
     """users: how many were seeded. mix: how often each act of MIX comes. counts: changes so far, by act.
 
@@ -50,7 +59,7 @@ class Traffic:
     or to rename, somebody follows instead.
     """
 
-    def __init__(self, publisher: Publisher, users: int, mix: Mapping[str, int]) -> None:
+    def __init__(self, publisher: Out, users: int, mix: Mapping[str, int]) -> None:
         self._publisher, self._users = publisher, users
         self._dice = random.Random()
         # above every id of an earlier run, and below 2^53
@@ -127,6 +136,7 @@ def traffic(
     mix: Annotated[str, typer.Option(help="Which changes, and how often each.")] = MIXED,
     users: Annotated[int, typer.Option(help="How many users were seeded: their ids are 1 to this.", min=1)] = SMALL.users,
     seconds: Annotated[float | None, typer.Option(help="End after so long, instead of at Ctrl-C.", min=0)] = None,
+    sql: Annotated[bool, typer.Option("--sql", help="Write to PostgreSQL, where change data capture publishes, and not to Kafka.")] = False,
 ) -> None:
     """Publish live changes of the seeded users to Kafka, until Ctrl-C, and say how stale the view is.
 
@@ -134,17 +144,20 @@ def traffic(
     Examples:
       viewgate traffic --rate 1000 --seconds 60
       viewgate traffic --mix tweet=1,follow=2
+      viewgate traffic --sql
     """
     settings = read_settings()
     set_up_logs("critical")
     definition, weights = users_of(settings), mixed(mix)
     try:
-        published = uvloop.run(_run(settings, definition, users, rate, weights, seconds))
+        published = uvloop.run(_run(settings, definition, users, rate, weights, seconds, sql=sql))
+    except (OSError, asyncpg.PostgresError) as error:
+        raise CommandError(f"PostgreSQL cannot be written to ({error}): see VIEWGATE_POSTGRES_URL, and `viewgate doctor`.") from error
     except KafkaError as error:
         raise unreachable(settings, error) from error
     except KafkaException as error:
         raise CommandError(f"Not everything arrived: {error}. `viewgate doctor` says whether Kafka is well.") from error
-    typer.echo(f"{published:,} changes published.")
+    typer.echo(f"{published:,} changes {'written' if sql else 'published'}.")
 
 
 def mixed(text: str) -> dict[str, int]:
@@ -160,20 +173,49 @@ def mixed(text: str) -> dict[str, int]:
     return mix
 
 
-async def _run(settings: Settings, definition: Definition, users: int, rate: float, mix: Mapping[str, int], seconds: float | None) -> int:
+async def _run(
+    settings: Settings, definition: Definition, users: int, rate: float, mix: Mapping[str, int], seconds: float | None, *, sql: bool
+) -> int:
     stop = told_to_stop()
+    async with _into_tables(settings, stop) if sql else _into_topics(settings, definition) as out:
+        running = Traffic(out, users, mix)
+        telling = asyncio.create_task(_tell(settings, definition, running))
+        try:
+            await _publish(running, rate, seconds, stop)
+        finally:
+            telling.cancel()
+            await asyncio.gather(telling, return_exceptions=True)
+    return running.published
+
+
+@asynccontextmanager
+async def _into_topics(settings: Settings, definition: Definition) -> AsyncIterator[Out]:
     # librdkafka waits for a Kafka that is away; this one says so
     await end_offsets(settings.kafka_bootstrap, definition.topics)
     publisher = Publisher(settings.kafka_bootstrap, settings.topic_prefix)
-    running = Traffic(publisher, users, mix)
-    telling = asyncio.create_task(_tell(settings, definition, running))
     try:
-        await _publish(running, rate, seconds, stop)
+        yield publisher
     finally:
-        telling.cancel()
-        await asyncio.gather(telling, return_exceptions=True)
         await asyncio.to_thread(publisher.flush, LATE_SECONDS)
-    return running.published
+
+
+@asynccontextmanager
+async def _into_tables(settings: Settings, stop: asyncio.Event) -> AsyncIterator[Out]:
+    connection = await asyncpg.connect(settings.postgres_url)
+    writer = TableWriter(connection)
+    writing = asyncio.create_task(writer.run())
+    # nothing is queued for a database that refuses
+    writing.add_done_callback(lambda _: stop.set())
+    try:
+        yield writer
+        if not writing.done():
+            await writer.flush(LATE_SECONDS)
+        else:
+            writing.result()
+    finally:
+        writing.cancel()
+        await asyncio.gather(writing, return_exceptions=True)
+        await connection.close()
 
 
 async def _publish(running: Traffic, rate: float, seconds: float | None, stop: asyncio.Event) -> None:

@@ -1,7 +1,10 @@
-"""Records that are no change: kept as they were in a topic of their own, with where they lay and why; and a person's taken out of it."""
+"""Records that are no change: kept as they were in a topic of their own, with where they lay and why; and a person's taken out of it.
+
+They are read again by projectors/letters.py.
+"""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any, Protocol
@@ -18,7 +21,13 @@ from schema.layout import LONGEST_KEY
 from schema.positions import Partition
 
 POSITION, REASON = "viewgate-position", "viewgate-reason"
+# of a letter that was too large: the size that it had. Of a mark, which has no key and an empty value: the generations that have the change
+CUT, REPLAYED = "viewgate-cut", "viewgate-replayed"
+# of key, value and headers: with our own they stay below 1 MiB, which is what producer and broker take if nothing else is said
+LARGEST = 900_000
+LONGEST_REASON = 1_000
 AT_ONCE = 500
+Headers = Sequence[tuple[str, bytes]]
 
 
 class DeadLetters(Protocol):
@@ -28,14 +37,51 @@ class DeadLetters(Protocol):
 
 
 class DeadLetterTopic:
-    """Key, value and headers as they were; `viewgate-position` (topic:partition:offset) and `viewgate-reason` beside them."""
+    """Key, value and headers as they were; `viewgate-position` (topic:partition:offset) and `viewgate-reason` beside them.
+
+    What is too large is cut, and says so by `viewgate-cut`: a topic may take larger records than this one, and none may stop the projector.
+    """
 
     def __init__(self, producer: AIOKafkaProducer, topic: str) -> None:
         self._producer, self.topic = producer, topic
 
     async def bury(self, partition: Partition, record: Record, reason: str) -> None:
-        own = [(POSITION, f"{partition}:{record.offset}".encode()), (REASON, reason.encode())]
-        await self._producer.send_and_wait(self.topic, value=record.value, key=record.key, headers=[*record.headers, *own])
+        why = reason[:LONGEST_REASON].encode(errors="backslashreplace")
+        own = [(POSITION, f"{partition}:{record.offset}".encode()), (REASON, why)]
+        key, value, headers = record.key, record.value, record.headers
+        size = len(key or b"") + len(value or b"") + _size(headers)
+        if size > LARGEST:
+            key, value, headers = _cut(record)
+            own.append((CUT, b"%d" % size))
+        # aiokafka sends nothing that has neither
+        value = b"" if key is None and value is None else value
+        await self._producer.send_and_wait(self.topic, value=value, key=key, headers=[*headers, *own])
+
+
+def _size(headers: Headers) -> int:
+    return sum(len(name.encode()) + len(value or b"") for name, value in headers)
+
+
+def _cut(record: Record) -> tuple[bytes | None, bytes | None, Headers]:
+    """What there is room for: the headers, all or none, then the key, then the value."""
+    headers = record.headers if _size(record.headers) < LARGEST // 2 else ()
+    room = LARGEST - _size(headers)
+    key = record.key and record.key[:room]
+    room -= len(key or b"")
+    return key, record.value and record.value[:room], headers
+
+
+async def mark_replayed(producer: AIOKafkaProducer, letters: Iterable[tuple[Partition, str]], generations: Sequence[str]) -> None:
+    """Say of letters, behind them, that these generations have their changes.
+
+    letters: the partition that each lies in, and its position. Only a note for people: nothing is decided by it. Raises KafkaError.
+    """
+    names = ",".join(generations).encode()
+    sent = [
+        await producer.send(partition.topic, b"", partition=partition.number, headers=[(POSITION, lay.encode()), (REPLAYED, names)])
+        for partition, lay in letters
+    ]
+    await asyncio.gather(*sent)
 
 
 class CannotDelete(Exception):
@@ -101,6 +147,8 @@ async def find_letters(reader: Reader, owner: Owner) -> Letters:
     letters = Letters(await reader.bounds())
     for partition, (first, end) in letters.bounds.items():
         async for letter in reader.records(partition, first, end):
+            if told(letter, REPLAYED):
+                continue
             own = owner.has(letter)
             letters.own, letters.others = letters.own + (own is True), letters.others + (own is not True)
             if own is None:
@@ -145,7 +193,13 @@ async def _delete(admin: AIOKafkaAdminClient, before: Mapping[Partition, int]) -
 
 def position(letter: Record) -> str:
     """Where the record lay (topic:partition:offset), "" if it does not say so."""
-    return next((value.decode(errors="replace") for name, value in letter.headers if name == POSITION), "")
+    return told(letter, POSITION)
+
+
+def told(letter: Record, header: str) -> str:
+    """What one of our headers says, "" if it is not there."""
+    # ours are the last: the record that was buried may have had one of that name
+    return next(((value or b"").decode(errors="replace") for name, value in reversed(letter.headers) if name == header), "")
 
 
 def _read(part: bytes | None) -> Any:

@@ -8,7 +8,7 @@ from projectors.fold import Changes
 from projectors.log import Batch
 from projectors.observing import Observer
 from projectors.reading import SourceChanged
-from projectors.records import envelope
+from projectors.records import decoders
 from projectors.records.envelope import Change, Undecodable
 from schema.definition import Definition
 from schema.positions import Partition
@@ -23,7 +23,7 @@ class Decoding:
 
     def __init__(self, definition: Definition, build: Build, dead_letters: DeadLetters, observer: Observer) -> None:
         self._build, self._dead_letters, self._observer = build, dead_letters, observer
-        self._decoders = {topic: envelope.decoder(row) for topic, row in definition.topics.items()}
+        self._decoders = decoders(definition)
         # whether a change has come before, where that is known
         self._changed: dict[Partition, bool] = {}
 
@@ -34,17 +34,17 @@ class Decoding:
             self._changed[partition] = False
 
     async def changes(self, batch: Batch) -> Changes:
-        """Each with its offset, without tombstones. Raises SourceChanged, BeginningUnknown."""
+        """Each with its offset; records that change nothing are left out. Raises SourceChanged, BeginningUnknown."""
         decode = self._decoders[batch.partition.topic]
         changes: list[tuple[int, Change[Any]]] = []
         for record in batch.records:
-            if record.value is None:
-                continue
             try:
-                change = decode(record.value)
+                change = decode(record)
             except Undecodable as reason:
                 self._observer.dead_letter(batch.partition)
                 await self._dead_letters.bury(batch.partition, record, str(reason))
+                continue
+            if change is None:
                 continue
             if change.op in "rt":
                 await self._admit(batch.partition, record.offset, change.op)

@@ -60,11 +60,22 @@ class Effects:
 
 
 def fold(definition: Definition, row: type[Row], changes: Changes) -> Effects:
-    """Fold changes of one table, each with its offset, in their order.
+    """Fold changes of one topic, each with its offset, in their order. row: the topic's; of several that share it, any.
 
     The last profile and the last claim of a key win; counts are summed, -1 for `before` and +1 for `after`.
     """
     effects = Effects()
+    rows = definition.sharing[definition.topic(row)]
+    for one in rows:
+        _fold_row(definition, one, changes if len(rows) == 1 else _of(one, changes), effects)
+    return effects
+
+
+def _of(row: type[Row], changes: Changes) -> Changes:
+    return [(at, change) for at, change in changes if isinstance(change.before if change.after is None else change.after, row)]
+
+
+def _fold_row(definition: Definition, row: type[Row], changes: Changes, effects: Effects) -> None:
     for aggregate in definition.aggregates:
         kind = aggregate.kind
         if isinstance(kind, Count | Sum) and kind.row is row:
@@ -73,7 +84,6 @@ def fold(definition: Definition, row: type[Row], changes: Changes) -> Effects:
             effects.counts[aggregate.name] = _counted(changes, by) if amount is None else _summed(changes, by, amount)
     if row is definition.base:
         _fold_profiles(definition, changes, effects)
-    return effects
 
 
 def fold_rest(definition: Definition, row: type[Row], changes: Changes, covered: Covered) -> tuple[Effects, int]:

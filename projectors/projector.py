@@ -15,7 +15,7 @@ from projectors.decoding import BeginningUnknown, Decoding
 from projectors.fold import Changes, Effects, fold, fold_rest
 from projectors.log import Batch, Fetched, Log
 from projectors.observing import Observer
-from projectors.reading import Reading, SourceChanged
+from projectors.reading import Mark, Reading, SourceChanged
 from schema.definition import Definition
 from schema.positions import Partition
 
@@ -28,7 +28,7 @@ SWEPT_AT_ONCE = 32
 AT_ONCE = 2
 RETRY_SECONDS = 0.5
 # a reading, and how far it had come
-_Moved = tuple[Reading, int, int]
+_Moved = tuple[Reading, Mark]
 log = structlog.stdlib.get_logger()
 
 
@@ -115,7 +115,7 @@ class Projector:
             self._doubt_at = self._checkpoint_at
         readings = list(self._readings.values())
         if readings:
-            moved = [(reading, reading.next, reading.ts_ms) for reading in readings]
+            moved = [(reading, reading.mark(reading.next, reading.ts_ms)) for reading in readings]
             sent = await self._send([self._idle_call(shard, moved) for shard in self._builds], readings)
             if sent.lost:
                 await self._rewind(sorted(sent.lost))
@@ -128,7 +128,7 @@ class Projector:
             await self._take(sorted({*self._readings, *self._untaken}), only_more=True)
 
     def _idle_call(self, shard: int, moved: Iterable[_Moved]) -> Call:
-        advances = [reading.advance(shard, end, ts_ms) for reading, end, ts_ms in moved]
+        advances = [reading.advance(shard, mark) for reading, mark in moved]
         return Call(shard, self._builds[shard], advances, (), self._packing.nothing)
 
     async def _take(self, partitions: Sequence[Partition], *, only_more: bool = False) -> None:
@@ -198,12 +198,14 @@ class Projector:
             # fetched before a rewind or for an owner before us
             return
         try:
-            changes = await self._decoding.changes(batch)
+            decoded = await self._decoding.changes(batch)
         except BeginningUnknown:
             self._read_from_start(reading)
             return
+        changes = reading.fresh(decoded, self._build.record)
+        self._observer.duplicates(len(decoded) - len(changes))
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
-        if await self._apply(reading, changes, batch.end, ts_ms):
+        if await self._apply(reading, changes, reading.mark(batch.end, ts_ms)):
             reading.next = batch.end
             reading.ts_ms = max(reading.ts_ms, ts_ms)
         else:
@@ -211,16 +213,16 @@ class Projector:
 
     def _read_from_start(self, reading: Reading) -> None:
         """Every shard drops what it has."""
-        reading.began = reading.next = self._build.record.start[str(reading.partition)]
+        reading.read_from(self._build.record.start[str(reading.partition)])
         self._decoding.begin(reading.partition, at_start=True)
         self._log.seek(reading.partition, reading.next)
 
-    async def _apply(self, reading: Reading, changes: Changes, end: int, ts_ms: int) -> bool:
+    async def _apply(self, reading: Reading, changes: Changes, mark: Mark) -> bool:
         """Until every touched shard has the batch, from us or from someone else. False: writes were lost."""
         effects = self._fold(reading, changes)
         while True:
             calls = [
-                Call(shard, self._builds[shard], (reading.advance(shard, end, ts_ms),), keys, packed)
+                Call(shard, self._builds[shard], (reading.advance(shard, mark),), keys, packed)
                 for shard, (keys, packed) in self._packed(reading, effects)
             ]
             sent = await self._send(calls, [reading])
@@ -276,19 +278,18 @@ class Projector:
         """Advance the shards that nothing has touched, some at a time, to what had been folded when this began."""
         if not self._unswept:
             self._level_at = self._clock.monotonic() + LEVEL_SECONDS
-            self._moved = [
-                (reading, reading.next, reading.ts_ms) for reading in self._readings.values() if reading.next != reading.checkpointed
-            ]
+            moving = [reading for reading in self._readings.values() if reading.next != reading.checkpointed]
+            self._moved = [(reading, reading.mark(reading.next, reading.ts_ms)) for reading in moving]
             self._unswept = list(self._builds)
         shards, self._unswept = self._unswept[:SWEPT_AT_ONCE], self._unswept[SWEPT_AT_ONCE:]
         moved = [one for one in self._moved if self._readings.get(one[0].partition) is one[0]]
         calls = [self._idle_call(shard, moved) for shard in shards if shard in self._builds] if moved else ()
-        sent = await self._send(calls, [reading for reading, _, _ in moved])
+        sent = await self._send(calls, [reading for reading, _ in moved])
         if sent.lost:
             await self._rewind(sorted(sent.lost))
         elif not self._unswept:
-            for reading, end, _ in moved:
-                reading.checkpointed = end
+            for reading, mark in moved:
+                reading.checkpointed = mark.offset
 
     async def _report(self, ends: Mapping[Partition, int], asked_at_ms: int) -> None:
         as_of_ms = {}

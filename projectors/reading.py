@@ -1,20 +1,30 @@
 """One partition as a projector reads it: where it is, and what it believes is stored of it on each shard. Does no I/O."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
 
 from projectors.apply import Header, Outcome, judge
 from projectors.calls import Advance
-from projectors.fold import Covered
+from projectors.fold import Changes, Covered
 from projectors.generations import ShardLost
 from projectors.log import RetentionPassed
+from projectors.repeats import NotTold, Repeats
 from schema.fields import Row
 from schema.generation import Generation
-from schema.positions import Partition, Watermark
+from schema.positions import Partition, Run, Watermark
 
 
 class SourceChanged(Exception):
     """The source is not what the generation was built from; the message names the rebuild command."""
+
+
+class Mark(NamedTuple):
+    """What a watermark advances to: see Watermark."""
+
+    offset: int
+    ts_ms: int
+    run: Run | None = None
 
 
 @dataclass(slots=True)
@@ -29,16 +39,38 @@ class Reading:
     next: int
     ts_ms: int
     checkpointed: int = -1
+    _repeats: Repeats | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.read_from(self.began)
 
     @classmethod
-    def begin(cls, partition: Partition, row: type[Row], headers: Mapping[int, Header]) -> "Reading":
+    def begin(cls, partition: Partition, row: type[Row], headers: Mapping[int, Header]) -> Self:
         """Go on from the lowest watermark. headers: of the shards that are written, one at least. Raises ShardLost where one has none."""
         stored = {shard: header.watermarks.get(str(partition)) for shard, header in headers.items()}
         watermarks = {shard: watermark for shard, watermark in stored.items() if watermark is not None}
         if len(watermarks) < len(stored):
             raise ShardLost(f"{len(stored) - len(watermarks)} of {len(stored)} shards have no watermark of {partition}")
-        began = min(watermark.offset for watermark in watermarks.values())
+        began = min(watermark.begins for watermark in watermarks.values())
         return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()))
+
+    def read_from(self, offset: int) -> None:
+        """Nothing is known of what was read before."""
+        self.began = self.next = offset
+        self._repeats = Repeats(self.ts_ms) if self.row.source.position == "debezium" else None
+
+    def fresh(self, changes: Changes, record: Generation) -> Changes:
+        """Those that are not sent again, of the batch that is read next. Raises SourceChanged where that cannot be told."""
+        if self._repeats is None:
+            return changes
+        try:
+            return self._repeats.fresh(changes, record.promoted.get(str(self.partition)) if record.promoted else None)
+        except NotTold as reason:
+            raise SourceChanged(f"{self.partition}: {reason} Run `viewgate rebuild`.") from reason
+
+    def mark(self, offset: int, ts_ms: int) -> Mark:
+        """At the end of the batch that was read last."""
+        return Mark(offset, ts_ms, None if self._repeats is None else self._repeats.run)
 
     def check(self, record: Generation, topic_id: str, bounds: tuple[int, int]) -> None:
         """Hold the watermarks against the topic as it is now. Raises SourceChanged, RetentionPassed."""
@@ -69,18 +101,18 @@ class Reading:
     @property
     def lowest(self) -> int:
         """Where someone else would go on from."""
-        return min(watermark.offset for watermark in self.watermarks.values())
+        return min(watermark.begins for watermark in self.watermarks.values())
 
     def covered(self, shard_of: Callable[[str], int]) -> Covered:
         """Whether the shard of a text has an offset already, or is not written here."""
         return lambda name, offset: (stored := self.watermarks.get(shard_of(name))) is None or offset < stored.offset
 
-    def advance(self, shard: int, offset: int, ts_ms: int) -> Advance:
+    def advance(self, shard: int, mark: Mark) -> Advance:
         """The step of one shard's watermark."""
         expected = self.watermarks[shard]
-        if expected.offset < self.began:
-            raise AssertionError(f"shard {shard} of {self.partition} is at {expected.offset}, but reading began at {self.began}")
-        return Advance(self.partition, expected, expected.advanced(offset, ts_ms))
+        if expected.begins < self.began:
+            raise AssertionError(f"shard {shard} of {self.partition} goes on from {expected.begins}, but reading began at {self.began}")
+        return Advance(self.partition, expected, expected.advanced(*mark))
 
     def is_behind(self, advance: Advance, stored: Watermark | None) -> bool:
         """Whether a refused call found less than was acknowledged, or nothing. Raises SourceChanged where no rewind helps."""

@@ -11,8 +11,9 @@ from aiokafka import TopicPartition
 from projectors.clock import Clock
 from projectors.fold import Changes, Claim, Effects, Key, fold
 from projectors.log import Batch
-from projectors.records import envelope
+from projectors.records import decoders
 from projectors.records.envelope import Change, Undecodable
+from projectors.repeats import Repeats
 from projectors.rows_at import Counted
 from projectors.snapshot import KafkaReader
 from schema.definition import Definition
@@ -86,10 +87,11 @@ class Replay:
     ) -> None:
         self._definition, self._keys, self._tail, self._clock = definition, keys, tail, clock
         self._wanted, self._told = wanted, told
-        self._decoders = {topic: envelope.decoder(row) for topic, row in definition.topics.items()}
+        self._decoders = decoders(definition)
         self.shards: list[_Shard] = []
         self._reading = asyncio.Lock()
         self._read: dict[Partition, int] = {}
+        self._repeats: dict[Partition, Repeats] = {}
 
     async def begin(self, start: Offsets, watermarks: Sequence[Offsets | None], base: Iterable[Counted] = ()) -> None:
         """Begin with what the base counts to at `start`, and read the log up to the watermarks of each shard; None: not to be looked at.
@@ -100,6 +102,7 @@ class Replay:
             raise BaseAhead
         self.shards = [_Shard(dict(offsets or start), offsets is not None) for offsets in watermarks]
         self._read = dict(start)
+        self._repeats = {p: Repeats() for p in start if self._definition.topics[p.topic].source.position == "debezium"}
         for counted in base:
             self._share(self._of_base(counted), self._add)
         bounds = await self._tail.bounds()
@@ -183,17 +186,17 @@ class Replay:
     def _decode(self, batch: Batch) -> Changes:
         decode, changes = self._decoders[batch.partition.topic], []
         for record in batch.records:
-            if record.value is None:
-                continue
             try:
-                change: Change[Any] = decode(record.value)
+                change = decode(record)
             except Undecodable:
                 # it is in the dead letters, and in no view
+                continue
+            if change is None:
                 continue
             if change.op == "t":
                 raise ReplayImpossible(f"the table of topic {batch.partition.topic} was truncated at {batch.partition}:{record.offset}.")
             changes.append((record.offset, change))
-        return changes
+        return repeats.told(changes) if (repeats := self._repeats.get(batch.partition)) else changes
 
     def _share(self, effects: Effects, give: Callable[[int, Effects], None], only: int | None = None) -> None:
         """Give each shard that is looked at, or only one, its part of the wanted effects."""

@@ -124,7 +124,8 @@ async def _offsets(connection: Connection, definition: Definition) -> dict[Parti
 
 async def _check_begun(connection: Connection, definition: Definition, offsets: Mapping[Partition, int]) -> None:
     begun = {partition.topic for partition in offsets}
-    for topic, row in definition.topics.items():
+    for row in definition.rows:
+        topic = definition.topic(row)
         if topic not in begun and await connection.fetchval(sql.any_row(row.source.table)):
             raise NoOffsets(
                 f"table {row.source.table} has rows, but {sql.POSITIONS} has no offset of topic {topic}: is VIEWGATE_TOPIC_PREFIX the one "

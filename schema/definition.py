@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
-from schema.fields import Aggregate, Column, Count, Form, Kind, PositionKind, Row, Sum
+from schema.fields import Aggregate, Column, Count, Facts, FormName, Kind, PositionKind, Row, Sum
 
 SCALARS: tuple[type, ...] = (str, int, float, bool, datetime)
 
@@ -67,11 +67,27 @@ class Definition:
         return tuple(dict.fromkeys([self.base, *(f.kind.row for f in self.aggregates)]))
 
     def topic(self, row: type[Row]) -> str:
-        return self.topic_prefix + row.source.topic
+        """Where the row's changes are read. Those of a changelog are made by a stage, and are in a topic of its own."""
+        topic = row.source.topic
+        return self.topic_prefix + (f"{self.name.lower()}.{topic}.rows" if row.source.form == "changelog" else topic)
+
+    @cached_property
+    def changelogs(self) -> Mapping[str, type[Row]]:
+        """By the topic that is published to, the rows whose newest value is all that is told."""
+        return {self.topic_prefix + row.source.topic: row for row in self.rows if row.source.form == "changelog"}
 
     @cached_property
     def topics(self) -> Mapping[str, type[Row]]:
-        return {self.topic(row): row for row in self.rows}
+        """By topic, the row whose changes it carries; of several that share it, the first."""
+        return {topic: rows[0] for topic, rows in self.sharing.items()}
+
+    @cached_property
+    def sharing(self) -> Mapping[str, tuple[type[Row], ...]]:
+        """By topic, all rows whose changes it carries: several where it carries facts."""
+        sharing: dict[str, tuple[type[Row], ...]] = {}
+        for row in self.rows:
+            sharing[self.topic(row)] = (*sharing.get(self.topic(row), ()), row)
+        return sharing
 
     @cached_property
     def fingerprint(self) -> str:
@@ -159,11 +175,36 @@ def _check_field(view: type, field: Field, base: type[Row], key_type: Any) -> No
 def _check_source(line: str, row: type[Row]) -> None:
     if not hasattr(row, "source"):
         raise DefinitionError(f'{line}: {row.__name__} has no topic; write class {row.__name__}(Row, topic="…", key="…").')
+    form, position = row.source.form, row.source.position
     _known(line, row, _column_types(row), row.source.key)
-    for word, value, known in (("form", row.source.form, Form), ("position", row.source.position, PositionKind)):
-        if value not in get_args(known):
-            there_is = ", ".join(get_args(known))
-            raise DefinitionError(f"{line}: {row.__name__} says {word}={value!r}, which cannot be read; there is {there_is}.")
+    if isinstance(form, Facts):
+        _check_facts(f"{line}: {row.__name__}", form, _column_types(row))
+    elif form not in get_args(FormName):
+        there_is = ", ".join(get_args(FormName))
+        raise DefinitionError(
+            f"{line}: {row.__name__} says form={form!r}, which cannot be read; there is {there_is}, and Facts(created=(…), deleted=(…))."
+        )
+    if position not in get_args(PositionKind):
+        there_is = ", ".join(get_args(PositionKind))
+        raise DefinitionError(f"{line}: {row.__name__} says position={position!r}, which cannot be read; there is {there_is}.")
+    if position == "debezium" and form not in {"envelope", "outbox"}:
+        raise DefinitionError(
+            f"{line}: {row.__name__} says position='debezium', but only what Debezium sends (form='envelope', 'outbox') tells its pair of "
+            "LSNs; write position='offset'."
+        )
+
+
+def _check_facts(row: str, form: Facts, columns: Mapping[str, tuple[Any, bool]]) -> None:
+    types = form.types if isinstance(form.created, tuple) and isinstance(form.deleted, tuple) else ()
+    if not form.created or not types or not all(isinstance(name, str) and name for name in types):
+        raise DefinitionError(f'{row}: created= and deleted= are tuples of types, the first not empty; write Facts(created=("liked",)).')
+    twice = sorted({name for name in types if types.count(name) > 1})
+    if twice:
+        raise DefinitionError(f"{row}: type {twice[0]!r} is named twice; a fact either makes the row or takes it back.")
+    if form.header is None and form.field in {*columns, form.at}:
+        raise DefinitionError(f"{row}: field={form.field!r} tells the type, and so cannot be a column or the time; name another field.")
+    if form.at in columns and columns[form.at][0] is not datetime:
+        raise DefinitionError(f"{row}: at={form.at!r} tells when a fact happened, but that column is no datetime; name another field.")
 
 
 def _check_column(line: str, field: Field, kind: Column, columns: dict[str, tuple[Any, bool]]) -> None:
@@ -210,19 +251,37 @@ def _check_names(view: type, fields: list[Field]) -> None:
 
 
 def _check_topics(view: type, fields: list[Field]) -> None:
-    rows: dict[str, type[Row]] = {}
+    rows: dict[str, list[type[Row]]] = {}
     for field in fields:
         row = field.kind.row
-        first = rows.setdefault(row.source.topic, row)
-        if first is not row:
-            line = f"{view.__name__}.{field.name}"
-            raise DefinitionError(f"{line}: topic {row.source.topic!r} is {first.__name__}'s already; a topic carries one table.")
+        others = rows.setdefault(row.source.topic, [])
+        if row not in others:
+            for other in others:
+                _check_shared(f"{view.__name__}.{field.name}: topic {row.source.topic!r} is {other.__name__}'s already", row, other)
+            others.append(row)
+
+
+def _check_shared(line: str, row: type[Row], other: type[Row]) -> None:
+    one, two = row.source.form, other.source.form
+    if not isinstance(one, Facts) or not isinstance(two, Facts):
+        raise DefinitionError(f"{line}; a topic carries one table, unless it carries facts, whose types tell them apart: form=Facts(…).")
+    if (one.header or one.field, one.header is None, one.at) != (two.header or two.field, two.header is None, two.at):
+        raise DefinitionError(f"{line}, and its facts tell their type or time elsewhere; write the same field=, header= and at= for both.")
+    if both := set(one.types) & set(two.types):
+        raise DefinitionError(f"{line}, and {min(both)!r} is a type of both; a fact changes one row.")
 
 
 def _describe(kind: Kind) -> str:
-    where = sorted((getattr(kind, "where", None) or {}).items())
+    where, source = sorted((getattr(kind, "where", None) or {}).items()), _describe_source(kind.row)
     if isinstance(kind, Column):
-        return f"column {kind.row.source.topic} {kind.lookup} {kind.prefix}"
+        return f"column {source} {kind.lookup} {kind.prefix}"
     if isinstance(kind, Count):
-        return f"count {kind.row.source.topic} {kind.by} {where}"
-    return f"sum {kind.row.source.topic} {kind.of} {kind.by} {where}"
+        return f"count {source} {kind.by} {where}"
+    return f"sum {source} {kind.of} {kind.by} {where}"
+
+
+def _describe_source(row: type[Row]) -> str:
+    """What is usual is left out: generations of before there was anything else are kept."""
+    source = row.source
+    unusual = [str(value) for value, usual in ((source.form, "envelope"), (source.position, "offset")) if value != usual]
+    return " ".join([source.topic, *unusual])

@@ -6,8 +6,31 @@ from typing import Any, ClassVar, Literal
 
 from msgspec import Struct, StructMeta
 
-Form = Literal["envelope"]
-PositionKind = Literal["offset"]
+FormName = Literal["envelope", "changelog", "outbox"]
+PositionKind = Literal["offset", "debezium"]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """The form of immutable facts, `{"type": "liked", "at": 1767323045000, …all columns…}` as JSON; rows may share a topic of them.
+
+    created: the types after which the row is there. deleted: those after which it is not; they tell the whole row too. Facts of
+    other types are other rows', or nobody's. field: what tells the type. header: the Kafka header that tells it, then no field does.
+    at: the field that tells when it happened, in RFC 3339 or Unix ms; where it is missing, Kafka's own timestamp does.
+    """
+
+    created: tuple[str, ...]
+    deleted: tuple[str, ...] = ()
+    field: str = "type"
+    header: str | None = None
+    at: str = "at"
+
+    @property
+    def types(self) -> tuple[str, ...]:
+        return self.created + self.deleted
+
+
+Form = FormName | Facts
 
 
 @dataclass(frozen=True, slots=True)

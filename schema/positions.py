@@ -1,6 +1,6 @@
 """Positions in a source and the watermarks kept of them: what has been applied, and how two of them compare.
 
-Position kind `offset`: the Kafka offset. `debezium` (LSN pairs of an at-least-once connector) has its place here.
+Position kind `offset`: the Kafka offset. `debezium`: that too, and pairs of LSNs that tell what an at-least-once connector sends again.
 """
 
 import re
@@ -24,18 +24,37 @@ class Partition(NamedTuple):
         return f"{self.topic}:{self.number}"
 
 
+class Run(NamedTuple):
+    """The changes that bear the highest pair of LSNs that has come in a partition: (commit before, LSN).
+
+    start: the offset at which that pair was first seen. Whoever reads on reads from there: what was seen at the pair is not stored.
+    """
+
+    pair: tuple[int, int]
+    start: int
+
+
 class Watermark(NamedTuple):
     """Every record of one partition below `offset` has been applied to one shard.
 
     ts_ms: the source's time of the newest of them, 0 when none had one. topic_id: Kafka's id of the topic ("" when the
-    broker tells none): a topic that was deleted and made anew has another.
+    broker tells none): a topic that was deleted and made anew has another. run: of position kind `debezium`, once a change has come.
     """
 
     offset: int
     ts_ms: int
     topic_id: str
+    run: Run | None = None
+
+    @property
+    def begins(self) -> int:
+        """Where reading must begin for whoever goes on from here."""
+        return self.offset if self.run is None else self.run.start
 
     def encode(self) -> bytes:
+        if self.run is not None:
+            (commit, lsn), start = self.run
+            return b"%d|%d|%s|%d|%d|%d" % (self.offset, self.ts_ms, self.topic_id.encode(), commit, lsn, start)
         return b"%d|%d|%s" % (self.offset, self.ts_ms, self.topic_id.encode())
 
     @classmethod
@@ -43,18 +62,23 @@ class Watermark(NamedTuple):
         """Raises ValueError for bytes that no `encode` made."""
         return _decoded(stored)
 
-    def advanced(self, offset: int, ts_ms: int) -> "Watermark":
-        """The running maximum: never behind this one."""
+    def advanced(self, offset: int, ts_ms: int, run: Run | None = None) -> "Watermark":
+        """The running maximum: never behind this one. run: the one at that offset."""
         # without `max`, which is slow: each checkpoint comes here for every shard of every partition
-        offset = offset if offset > self.offset else self.offset
-        return Watermark(offset, ts_ms if ts_ms > self.ts_ms else self.ts_ms, self.topic_id)
+        if offset <= self.offset:
+            offset, run = self.offset, self.run
+        return Watermark(offset, ts_ms if ts_ms > self.ts_ms else self.ts_ms, self.topic_id, run)
 
 
 # after a checkpoint all shards have the same watermarks
 @lru_cache(1024)
 def _decoded(stored: bytes) -> Watermark:
-    offset, ts_ms, topic_id = stored.decode().split("|")
-    return Watermark(int(offset), int(ts_ms), topic_id)
+    offset, ts_ms, topic_id, *of_run = stored.decode().split("|")
+    run = None
+    if of_run:
+        commit, lsn, start = map(int, of_run)
+        run = Run((commit, lsn), start)
+    return Watermark(int(offset), int(ts_ms), topic_id, run)
 
 
 class MalformedToken(ValueError):

@@ -99,36 +99,41 @@ async def _given(bootstrap: str) -> Server:
 
 
 async def _installed(cache: Path, say: Say) -> Open:
+    return partial(_open_jvm, await java_17(), await maven.jars(cache, say))
+
+
+async def java_17() -> str:
+    """The program. Raises MissingError where there is none, or an older one."""
     java = shutil.which("java")
     if java is None:
         raise MissingError("no java on PATH; install Java 17 or newer (Debian: apt-get install default-jre-headless)")
     version = re.search(r'version "(\d+)', await run(java, "-version"))
     if version is None or int(version[1]) < 17:
         raise MissingError(f"{java} is {version[1] if version else 'unknown'}; Kafka needs Java 17 or newer")
-    return partial(_open_jvm, java, await maven.jars(cache, say))
+    return java
+
+
+def java_options(libs: Path, temporary: Path) -> tuple[str, ...]:
+    """Of every JVM: its classes, how it logs, and where it unpacks its native libraries."""
+    logging = f"-Dlog4j2.configurationFile={LOGGING}"
+    return "-cp", f"{libs}/*", logging, "-XX:-UsePerfData", f"-Djava.io.tmpdir={temporary}"
 
 
 async def _open_jvm(java: str, libs: Path, folder: Path) -> Server:
     home = folder / "kafka"
     home.mkdir(exist_ok=True)
-    classes = (
-        "-cp",
-        f"{libs}/*",
-        f"-Dlog4j2.configurationFile={LOGGING}",
-        "-XX:-UsePerfData",
-        f"-Djava.io.tmpdir={_emptied(home / 'tmp')}",
-    )
+    options = java_options(libs, emptied(home / "tmp"))
     if not (home / "data").is_dir():
-        await _format((java, "-XX:TieredStopAtLevel=1", *classes), home)
+        await _format((java, "-XX:TieredStopAtLevel=1", *options), home)
     # the cluster outlives its ports: a voter is known by its id, so each start may choose new ones
     port = free_port()
     settings = _write_settings(home / "server.properties", home / "data", port)
-    argv = (java, "-Xmx512m", *classes, "kafka.Kafka", str(settings))
+    argv = (java, "-Xmx512m", *options, "kafka.Kafka", str(settings))
     command = Command("kafka", argv, folder / "kafka.log", partial(_answers, f"127.0.0.1:{port}"), start_seconds=120)
     return await server.begin("kafka", "installed", f"Apache Kafka {maven.kafka_version()}", f"127.0.0.1:{port}", Process(command))
 
 
-def _emptied(folder: Path) -> Path:
+def emptied(folder: Path) -> Path:
     """For the native libraries that a JVM unpacks, and leaves behind when it is killed."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()

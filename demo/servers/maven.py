@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from demo.servers.process import ServerError, run
 from demo.servers.server import MissingError, Say
 
 POM = Path(__file__).with_name("pom.xml")
+# the parent of Debezium's POM is not on Maven Central: newer versions of this plugin refuse to copy such an artifact
+COPY = "org.apache.maven.plugins:maven-dependency-plugin:2.8:copy"
 # an address that never answers must end in the embedded broker, not in a demo that hangs: both transports' time limits
 LIMITS = (
     "-Dmaven.wagon.http.connectionTimeout=10000",
@@ -30,16 +33,40 @@ async def jars(cache: Path, say: Say) -> Path:
     return libs
 
 
+async def debezium(cache: Path, say: Say) -> Path:
+    """The folder of Debezium's PostgreSQL connector, a plugin of Kafka Connect; downloaded and failing as `jars`."""
+    plugins = _place_of_debezium(cache)
+    if not plugins.is_dir():
+        say(f"connect: downloading Debezium {debezium_version()} (5 MB, once) into {plugins}")
+        plugins.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=plugins.parent, prefix="download-") as scratch:
+            _keep(await _download_plugin(Path(scratch)), plugins)
+    return plugins
+
+
 def _place(cache: Path) -> Path:
     digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
     return cache.resolve() / "kafka" / f"{kafka_version()}-{digest}"
 
 
+def _place_of_debezium(cache: Path) -> Path:
+    return cache.resolve() / "kafka" / f"debezium-{debezium_version()}"
+
+
 def kafka_version() -> str:
     """As the POM says."""
-    found = re.search(r"<kafka\.version>(.+?)</kafka\.version>", POM.read_text())
+    return _version("kafka.version")
+
+
+def debezium_version() -> str:
+    """As the POM says."""
+    return _version("debezium.version")
+
+
+def _version(name: str) -> str:
+    found = re.search(rf"<{name}>(.+?)</{name}>", POM.read_text())
     if found is None:
-        raise ServerError(f"{POM} names no kafka.version")
+        raise ServerError(f"{POM} names no {name}")
     return found[1]
 
 
@@ -68,6 +95,15 @@ async def _download(scratch: Path) -> Path:
     options = ("-f", str(scratch / "pom.xml"), "-DincludeScope=runtime", f"-DoutputDirectory={libs}")
     await goal("dependency:copy-dependencies", *options, repository=scratch / "repository")
     return libs
+
+
+async def _download_plugin(scratch: Path) -> Path:
+    name = "debezium-connector-postgres"
+    options = (f"-Dartifact=io.debezium:{name}:{debezium_version()}:tar.gz:plugin", f"-DoutputDirectory={scratch}")
+    await goal(COPY, *options, repository=scratch / "repository")
+    with tarfile.open(scratch / f"{name}-{debezium_version()}-plugin.tar.gz") as archive:
+        archive.extractall(scratch / "plugins", filter="data")
+    return scratch / "plugins"
 
 
 def _keep(downloaded: Path, libs: Path) -> None:

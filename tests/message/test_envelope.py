@@ -1,4 +1,7 @@
-"""Decoding the envelope: what is a change, and what is refused. Whatever the bytes, nothing but Undecodable is raised."""
+"""Decoding the envelope: what is a change, and what is refused. Whatever the bytes, nothing but Undecodable is raised.
+
+What is around a value is in test_wire.py.
+"""
 
 import contextlib
 import json
@@ -91,6 +94,11 @@ def test_fields_that_are_not_declared_are_ignored() -> None:
     change = follow(wire("c", None, FOLLOW | {"muted": {"until": [1]}}, source=source, transaction=None, ts_us=1, ts_ns=2**63))
     assert change.after is not None
     assert change.after.followee_id == 3
+
+
+@pytest.mark.parametrize("name", ["pair", "viewgate", "schema", "payload"])
+def test_a_field_that_the_envelope_does_not_have_is_ignored(name: str) -> None:
+    assert follow(wire("c", None, FOLLOW, **{name: "x"})).pair is None
 
 
 def test_the_source_s_time_may_be_missing() -> None:

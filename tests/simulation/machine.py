@@ -53,6 +53,11 @@ class Histories(RuleBasedStateMachine):
         for _ in range(rng.randint(1, 6)):
             self.world.change(rng)
 
+    @rule(back=st.integers(1, 12))
+    def send_again(self, back: int) -> None:
+        """An at-least-once connector was killed: it sends what it sent last once more, at new offsets."""
+        self.world.connector.send_again(back)
+
     @rule(which=SOME, rounds=st.integers(1, 4))
     def project(self, which: int, rounds: int) -> None:
         if owner := self._owner(which):

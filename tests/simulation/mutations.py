@@ -37,14 +37,14 @@ MUTATIONS = {
     "no-running-maximum": Mutation(
         "projectors.reading",
         "a watermark is a running maximum",
-        "expected.advanced(offset, ts_ms)",
-        "Watermark(offset, ts_ms, expected.topic_id)",
+        "expected.advanced(*mark)",
+        "Watermark(mark.offset, mark.ts_ms, expected.topic_id, mark.run)",
     ),
     "checkpoint-of-what-was-fetched": Mutation(
         "projectors.projector",
         "a checkpoint goes to what was folded",
-        "moved = [(reading, reading.next, reading.ts_ms) for",
-        "moved = [(reading, reading.next + 1, reading.ts_ms) for",
+        "moved = [(reading, reading.mark(reading.next, reading.ts_ms)) for reading in readings]",
+        "moved = [(reading, reading.mark(reading.next + 1, reading.ts_ms)) for reading in readings]",
     ),
     "loss-adopted": Mutation(
         "projectors.reading", "after a loss all is read again from the lowest", "return outcome is Outcome.BEHIND", "return False"
@@ -70,8 +70,56 @@ MUTATIONS = {
     "restart-from-the-highest": Mutation(
         "projectors.reading",
         "a restart goes on from the lowest watermark",
-        "began = min(watermark.offset for",
-        "began = max(watermark.offset for",
+        "began = min(watermark.begins for",
+        "began = max(watermark.begins for",
+    ),
+    "lower-pair-is-new": Mutation(
+        "projectors.repeats",
+        "a change with a lower pair came before",
+        "if run is not None and pair < run.pair:",
+        "if False:",
+    ),
+    "equal-pair-is-old": Mutation(
+        "projectors.repeats",
+        "pairs are not unique",
+        "if identity in self._seen:",
+        "if run is not None and pair == run.pair:",
+    ),
+    "equal-pair-is-new": Mutation(
+        "projectors.repeats",
+        "what was seen at a pair came before",
+        "if identity in self._seen:",
+        "if False:",
+    ),
+    "same-key-is-the-same": Mutation(
+        "projectors.repeats",
+        "at one pair a row may go and come",
+        "if row is not None else None, change.op)",
+        'if row is not None else None, "")',
+    ),
+    "only-the-lsn-compared": Mutation(
+        "projectors.repeats",
+        "LSNs go back between transactions that run side by side: the commit before comes first",
+        "pair, run = change.pair, self.run",
+        "pair, run = change.pair and (change.pair[0] and 1, change.pair[1]), self.run",
+    ),
+    "read-on-from-the-offset": Mutation(
+        "schema.positions",
+        "reading goes on from the start of the run: what was seen at its pair is not stored",
+        "return self.offset if self.run is None else self.run.start",
+        "return self.offset",
+    ),
+    "run-that-begins-later": Mutation(
+        "projectors.reading",
+        "a watermark has the run at its own offset, not a later one",
+        "self._repeats.run)",
+        "self._repeats.run and Run(self._repeats.run.pair, offset))",
+    ),
+    "repair-counts-repeats": Mutation(
+        "projectors.replay",
+        "a repair drops what the projector drops",
+        "return repeats.told(changes) if",
+        "return changes if",
     ),
     "cancelled-out-not-sent": Mutation(
         "projectors.fold",

@@ -5,7 +5,6 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from demo.publish import envelope
 from projectors.apply import StoreUnavailable
 from projectors.building import Build, LostShards, WholeBuild
 from projectors.calls import Packing
@@ -21,6 +20,7 @@ from schema.generation import Generation
 from schema.positions import Partition, Watermark
 from tests.faults.memory import Buried, HandClock, MemoryLog, Rounds, Tally, Topics
 from tests.faults.mending import MemoryTail
+from tests.simulation.connector import Connector
 from tests.simulation.store import Cluster, MemoryRegister, MemoryShards, MemoryStore, Pause, Shard, go_on
 
 SHARDS, PARTITIONS, IDS = 3, 2, 6
@@ -34,7 +34,7 @@ class People(Row, topic="people", key="person_id"):
     name: str
 
 
-class Ties(Row, topic="ties", key="tie_id"):
+class Ties(Row, topic="ties", key="tie_id", position="debezium"):
     tie_id: int
     giver: int
     taker: int
@@ -90,6 +90,7 @@ class World:
 
     def __init__(self) -> None:
         self.topics = Topics(DEFINITION, PARTITIONS)
+        self.connector = Connector(self.topics)
         self.cluster = Cluster()
         self.rows: dict[type[Row], dict[int, Row]] = {People: {}, Ties: {}}
         self.changes: dict[Partition, list[Change]] = {partition: [] for partition in self.topics.partitions}
@@ -119,9 +120,7 @@ class World:
         else:
             self.rows[kind][key] = row
         op = "d" if after is None else "u" if before else "c"
-        partition = self.topics.append(
-            kind.source.topic, str(key).encode(), envelope(op, before, after, 1 + rng.randrange(50)), rng.choice((0, 0, 1))
-        )
+        partition = self.connector.send(op, before, after, rng)
         self.changes[partition].append((self.topics.records[partition][-1].offset, before, after))
 
     async def open(self, *, by_itself: bool) -> None:
@@ -138,9 +137,10 @@ class World:
     def take_snapshot(self) -> None:
         """A connector with a new slot sends every row once more, and then goes on with changes."""
         self.snapshot, self.snapshot_at = {partition: [] for partition in self.topics.partitions}, dict(self.topics.ends)
-        for kind, rows in self.rows.items():
-            for key, row in rows.items():
-                partition = self.topics.append(kind.source.topic, str(key).encode(), envelope("r", None, row, 1))
+        self.connector.begin_anew()
+        for rows in self.rows.values():
+            for row in rows.values():
+                partition = self.connector.send_snapshot_row(row)
                 self.snapshot[partition].append((self.topics.records[partition][-1].offset, None, row))
 
     def store(self, record: Generation, pause: Pause = go_on) -> MemoryStore:

@@ -1,0 +1,227 @@
+"""How long after its commit is a change in Kafka, in Redis, and visible in GraphQL, by change data capture, at 1,000 changes a second?
+
+Open loop: a change is due when the schedule says; each is a transaction of its own in PostgreSQL, by eight services. Debezium 3.6 on Kafka
+Connect publishes exactly once, one process projects, another serves, and all of it shares one machine. One change of twenty is a probe, a
+tweet of a user who has no other; half of the probes are looked for all the time, in Redis by a ViewLoader and in GraphQL over HTTP, one
+look after the other. The peer is a consumer that only notes when the same records came to it: the way to Kafka alone. In the end every
+user's counts in the view must be what was committed, or the run fails.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from typing import Annotated, cast
+
+import asyncpg
+import msgspec
+import typer
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from bench import bare
+from bench.commits import Commits, services
+from bench.contender import Task
+from bench.freshness import COUNTS, LEVEL_SECONDS, CountsDiffer, _expected, _figures, _ms
+from bench.machine import machine, versions
+from bench.probes import PROBED, Probe
+from demo import capture, seed
+from demo.publish import Publisher
+from demo.publishing import copy_rows
+from demo.servers import connect, debezium, kafka, postgres
+from demo.servers import redis as redis_server
+from demo.servers.account import scratch
+from demo.servers.maven import debezium_version
+from demo.servers.process import NotReadyError, free_port, until
+from demo.services import answers, service
+from demo.tables import create_tables
+from loaders.view import ViewLoader
+from schema.definition import read_definition
+from schema.loader import Read, ViewNotReady
+from schema.user import Users, UserView
+
+CACHE = Path(__file__).parents[1] / ".cache"
+LIBRARIES = ("aiokafka", "asyncpg", "redis", "hiredis", "strawberry-graphql", "uvicorn")
+PARTITIONS = 6
+RATE, SECONDS, USERS = 1000, 60, 5000
+GOAL_MS = 100
+PREFIX = capture.topic_prefix(capture.NAME)
+DEFINITION = read_definition(UserView, PREFIX)
+CAVEATS = (
+    "One machine: everything shares its cores, the load generator and the looks too. Compare with the bare consumer, not elsewhere.",
+    "Visible is when the answer that has it has come; one look after the other, so it is later by up to one look.",
+    "Debezium polls every 20 ms (poll.interval.ms; 500 by default), and each poll is one Kafka transaction.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Milliseconds of each probe, by what was measured. late_ms: by how much a change was written too late, at most."""
+
+    ms: Mapping[str, Sequence[float]]
+    late_ms: float
+    look_ms: float
+    servers: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Addresses: of Kafka, Redis, PostgreSQL, and of GraphQL."""
+
+    kafka: str
+    redis: str
+    postgres: str
+    graphql: str
+
+
+def main(
+    quick: Annotated[bool, typer.Option(help="Five seconds: a look, not a judgement.")] = False,
+    seconds: Annotated[int, typer.Option(help="For how long changes come.")] = SECONDS,
+    rate: Annotated[int, typer.Option(help="Changes per second.")] = RATE,
+    json: Annotated[Path | None, typer.Option(help="Where to write every probe's figures.")] = None,
+) -> None:
+    """Measure from commit to GraphQL."""
+    seconds = 5 if quick else seconds
+    measured = asyncio.run(measure(rate, seconds))
+    _print(measured, rate, seconds)
+    if json:
+        about = {"machine": machine(), "servers": measured.servers, "versions": versions(*LIBRARIES), "rate": rate, "seconds": seconds}
+        figures = {name: _figures(ms) for name, ms in measured.ms.items()}
+        rounded = {name: [round(one, 2) for one in ms] for name, ms in measured.ms.items()}
+        found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": figures, "ms": rounded}
+        json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
+
+
+async def measure(rate: int, seconds: int) -> Measured:
+    """Raises CountsDiffer, and what Traffic raises."""
+    with scratch() as folder:
+        async with _running(folder, rate * seconds // PROBED + USERS) as (at, told), Redis.from_url(at.redis) as client:
+            async with services(at.postgres) as writing:
+                # Traffic asks no more of a publisher than what these services have
+                publisher = cast(Publisher, writing)
+                traffic = Commits(publisher, client, DEFINITION, at.graphql, rate, seconds, USERS, writing=writing)
+                await _proven(client, traffic)
+                came = await _beside_the_peer(at.kafka, traffic)
+                for probe in traffic.probes:
+                    probe.came = came[b'{"tweet_id":%d}' % probe.user]
+                await _proven(client, traffic)
+            return Measured(_spans(traffic.probes), traffic.late * 1000, median(traffic.looks) * 1000, told)
+
+
+@asynccontextmanager
+async def _running(folder: Path, users: int) -> AsyncIterator[tuple[Places, Sequence[str]]]:
+    """All servers, `users` of them in PostgreSQL and captured, and what the servers are."""
+    async with (
+        kafka.start(folder, CACHE, prefer="installed", say=print) as broker,
+        redis_server.start(folder, CACHE, prefer="installed", say=print) as redis,
+        postgres.start(folder, CACHE, prefer="installed", say=print) as database,
+        connect.start(broker.address, folder, CACHE, say=print) as worker,
+    ):
+        await kafka.create_topics(broker.address, dict.fromkeys(DEFINITION.topics, PARTITIONS))
+        connection = await asyncpg.connect(database.address)
+        await create_tables(connection, DEFINITION)
+        await copy_rows(connection, Users, [seed.user(number) for number in range(1, users + 1)])
+        await worker.capture(capture.connector(capture.NAME, database.address, DEFINITION))
+        await debezium.captured(connection, capture.NAME, LEVEL_SECONDS)
+        await connection.close()
+        async with _ours(folder, broker.address, redis.address) as graphql:
+            told = [broker.what, redis.what, database.what, f"Debezium {debezium_version()}"]
+            yield Places(broker.address, redis.address, database.address, graphql), told
+
+
+@asynccontextmanager
+async def _ours(folder: Path, bootstrap: str, redis_url: str) -> AsyncIterator[str]:
+    """`viewgate project` and `viewgate serve`; the URL of GraphQL."""
+    url = f"http://127.0.0.1:{(port := free_port())}"
+    given = {"VIEWGATE_KAFKA_BOOTSTRAP": bootstrap, "VIEWGATE_REDIS_URL": redis_url, "VIEWGATE_PORT": str(port)}
+    given["VIEWGATE_TOPIC_PREFIX"] = PREFIX
+    processes = [
+        service("projector", ("app", "project"), folder, given),
+        service("gateway", ("app", "serve"), folder, given, answers(f"{url}/readyz")),
+    ]
+    try:
+        for process in processes:
+            await process.start()
+        yield f"{url}/graphql"
+    finally:
+        for process in processes:
+            await process.stop()
+
+
+async def _beside_the_peer(bootstrap: str, traffic: Commits) -> Mapping[bytes, float]:
+    """All changes, while a bare consumer reads along; when each probe came to it, by key."""
+    context = get_context("spawn")
+    ours, its = context.Pipe()
+    task = Task(bootstrap, "", PREFIX, "bare", traffic.changes // PROBED)
+    process = context.Process(target=bare.note, args=(task, f"{PREFIX}tweets", its), daemon=True)
+    process.start()
+    try:
+        if await asyncio.to_thread(ours.recv) != bare.READY:
+            raise RuntimeError("the bare consumer did not start")
+        await traffic.run()
+        came: Mapping[bytes, float] = await asyncio.to_thread(ours.recv)
+        return came
+    finally:
+        process.terminate()
+        process.join()
+
+
+async def _proven(redis: Redis, traffic: Commits) -> None:
+    """Raises CountsDiffer where the view does not come to hold what was committed."""
+    try:
+        await until(partial(_level, redis, _expected(traffic)), LEVEL_SECONDS)
+    except TimeoutError as late:
+        raise CountsDiffer(str(late)) from late
+
+
+async def _level(redis: Redis, expected: Mapping[int, tuple[int, ...]]) -> None:
+    try:
+        rows = (await ViewLoader(redis, DEFINITION).load([Read("id", str(user), COUNTS) for user in expected])).rows
+    except ViewNotReady as not_yet:
+        raise NotReadyError(str(not_yet)) from not_yet
+    found = {user: None if row is None else tuple(map(int, row)) for user, row in zip(expected, rows, strict=True)}
+    if wrong := [user for user in expected if found[user] != expected[user]]:
+        one = wrong[0]
+        raise NotReadyError(f"{len(wrong)} users differ; user {one} has {found[one]} and should have {expected[one]} ({', '.join(COUNTS)})")
+
+
+def _spans(probes: Sequence[Probe]) -> Mapping[str, Sequence[float]]:
+    """What is told, in its order. Of the first quarter nothing: there everything is still warming up."""
+    looked = [probe for probe in probes[len(probes) // 4 :] if not probe.waits]
+    spans: Mapping[str, Callable[[Probe], float]] = {
+        "at a bare consumer": lambda p: p.came - p.acked,
+        "in Redis": lambda p: p.stored - p.acked,
+        "visible in GraphQL": lambda p: p.seen - p.acked,
+        "due to committed": lambda p: p.acked - p.due,
+    }
+    return {name: _ms(looked, span) for name, span in spans.items()}
+
+
+def _print(measured: Measured, rate: int, seconds: int) -> None:
+    console = Console(width=140, highlight=False)
+    console.print(f"\n{machine()}; {', '.join(measured.servers)}; {versions(*LIBRARIES)}")
+    peer = _figures(measured.ms["at a bare consumer"])["p95"]
+    table = Table(title=f"{rate:,} changes/s for {seconds} s; ms since the commit had returned", title_justify="left")
+    for heading in ("", "p50", "p95", "p99", "max", "p95 to the bare consumer's", "probes"):
+        table.add_column(heading, justify="right" if heading else "left")
+    for name, ms in measured.ms.items():
+        figures = _figures(ms)
+        ratio = f"{figures['p95'] / peer:.2f} x"
+        table.add_row(name, *(str(figures[key]) for key in ("p50", "p95", "p99", "max")), ratio, str(figures["probes"]))
+    console.print(table)
+    visible = _figures(measured.ms["visible in GraphQL"])["p95"]
+    console.print(f"Goal: p95 below {GOAL_MS} ms, {'met' if visible < GOAL_MS else 'NOT met'} with {visible} ms.")
+    console.print(
+        f"- A change was due at most {measured.late_ms:.1f} ms before it was given to a service; a look took {measured.look_ms:.1f} ms."
+    )
+    for caveat in CAVEATS:
+        console.print(f"- {caveat}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,87 @@
+"""Services that write PostgreSQL at once, each in transactions of many kinds: what Debezium has to tell. Publishes nothing."""
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+
+import asyncpg
+
+from tests.cdc.captured import SINCE
+
+USERS = 200
+WRITERS = 8
+
+
+@dataclass(slots=True)
+class Writer:
+    """One of WRITERS. Its rows' ids are its own: number, number + WRITERS, …; the users that it counts for are everybody's."""
+
+    pool: asyncpg.Pool
+    number: int
+    dice: random.Random = field(init=False)
+    transactions: int = 0
+    _last: int = 0
+    _follows: list[int] = field(default_factory=list)
+    _tweets: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.dice = random.Random(self.number)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """One transaction after the other, every tenth of which is rolled back."""
+        while not stop.is_set():
+            follows, tweets, last = list(self._follows), list(self._tweets), self._last
+            async with self.pool.acquire() as connection:
+                transaction = connection.transaction()
+                await transaction.start()
+                for _ in range(self.dice.randint(1, 8)):
+                    await self._act(connection)
+                if self.dice.random() < 0.1:
+                    await transaction.rollback()
+                    self._follows, self._tweets, self._last = follows, tweets, last
+                else:
+                    await transaction.commit()
+            self.transactions += 1
+
+    async def _act(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        acts = (self._copy, self._insert, self._insert, self._move, self._rekey, self._delete, self._rename)
+        await self.dice.choice(acts)(connection)
+
+    async def _copy(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        rows = [(self._next(), self._user(), self._user(), SINCE) for _ in range(self.dice.randint(2, 30))]
+        await connection.copy_records_to_table("follows", records=rows)
+        self._follows += [row[0] for row in rows]
+
+    async def _insert(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        self._tweets.append(self._next())
+        text = "x" * self.dice.choice((1, 10, 3_000))
+        await connection.execute("INSERT INTO tweets VALUES ($1, $2, $3, $4)", self._tweets[-1], self._user(), text, SINCE)
+
+    async def _move(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        """A row counts for another user from now on."""
+        if self._tweets:
+            await connection.execute("UPDATE tweets SET user_id = $2 WHERE tweet_id = $1", self.dice.choice(self._tweets), self._user())
+
+    async def _rekey(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        """A primary key changes: a delete, a tombstone and a create in Kafka."""
+        if self._follows:
+            place, number = self.dice.randrange(len(self._follows)), self._next()
+            await connection.execute("UPDATE follows SET follow_id = $2 WHERE follow_id = $1", self._follows[place], number)
+            self._follows[place] = number
+
+    async def _delete(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        if self._follows:
+            gone = self._follows.pop(self.dice.randrange(len(self._follows)))
+            await connection.execute("DELETE FROM follows WHERE follow_id = $1", gone)
+
+    async def _rename(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        """Of a user that is this writer's own: two that rename two users in turn would lock each other out."""
+        user = self.dice.randrange(USERS // WRITERS) * WRITERS + self.number
+        await connection.execute("UPDATE users SET username = $2, name = $3 WHERE user_id = $1", user, f"user{user}_{self._next()}", "N")
+
+    def _user(self) -> int:
+        return int(USERS * self.dice.random() ** 3)
+
+    def _next(self) -> int:
+        self._last += WRITERS
+        return self._last + self.number
