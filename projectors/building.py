@@ -88,7 +88,7 @@ class WholeBuild:
 
     async def _is_heir(self) -> bool:
         """Whether it is the one that readers get where none is live: then there is nobody to wait for, and nothing to compare it with."""
-        records = [record for record in await self._generations.all() if record.state in FED]
+        records = [record for record in await self._generations.all() if record.state in {*FED, "opening"}]
         return bool(records) and max(records, key=_claim).name == self.record.name
 
     async def _show_again(self, live: str | None) -> None:
