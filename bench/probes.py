@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import httpx
 from redis.asyncio import Redis
@@ -51,17 +52,24 @@ class ReadWrongly(Exception):
     """A read that brought a token has not got the write: nothing else that was measured means anything."""
 
 
-@dataclass(slots=True)
-class Traffic:
-    """rate: changes per second, probes included. users: those who follow one another, above the probes' own."""
+class View(NamedTuple):
+    """Where probes are looked for."""
 
-    publisher: Publisher
     redis: Redis
     definition: Definition
     graphql: str
+
+
+@dataclass(slots=True)
+class Traffic:
+    """rate: changes per second, probes included. users: those who follow one another, above the probes' own. view: None: nothing is
+    looked for, and probes are followed to their acknowledgement."""
+
+    publisher: Publisher
     rate: int
     seconds: int
     users: int
+    view: View | None = None
     probes: list[Probe] = field(default_factory=list)
     following: dict[int, int] = field(default_factory=dict)
     followers: dict[int, int] = field(default_factory=dict)
@@ -76,7 +84,8 @@ class Traffic:
 
     async def run(self) -> None:
         """All changes, until every probe has been seen. Raises ReadWrongly, TimeoutError."""
-        looking = [asyncio.create_task(self._look_into_redis()), asyncio.create_task(self._look_into_graphql())]
+        looks = (self._look_into_redis(self.view), self._look_into_graphql(self.view)) if self.view else ()
+        looking = [asyncio.create_task(look) for look in looks]
         try:
             async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
                 async with asyncio.TaskGroup() as group:
@@ -102,7 +111,7 @@ class Traffic:
                 probe = Probe(1 + number // PROBED, due, waits=number // PROBED % 2 == 1)
                 self.probes.append(probe)
                 # those that wait by their token are not looked for: it would hurry nobody
-                if not probe.waits:
+                if self.view and not probe.waits:
                     self._unstored.append(probe)
                     self._unseen.append(probe)
                 begin(probe)
@@ -120,27 +129,20 @@ class Traffic:
         probe.sent = time.monotonic()
         token = await self.publisher.acknowledged("c", None, Tweets(probe.user, probe.user, "x", START), _ms())
         probe.acked = time.monotonic()
-        if probe.waits:
-            (count,) = await self._ask(client, [probe.user], token)
+        if self.view and probe.waits:
+            (count,) = await _ask(client, self.view, [probe.user], token)
             probe.read = time.monotonic()
             if count != 1:
                 raise ReadWrongly(f"user {probe.user} has {count} tweets in an answer that was to have write {token}")
             # somebody else's row lies on a shard that this write did not touch
-            await self._ask(client, [self.changes // PROBED + probe.user], token)
+            await _ask(client, self.view, [self.changes // PROBED + probe.user], token)
             probe.stranger = time.monotonic()
 
-    async def _ask(self, client: httpx.AsyncClient, users: Sequence[int], after: Token | None = None) -> list[int]:
-        body = {"query": SEEN, "variables": {"ids": [str(user) for user in users]}}
-        answer = (await client.post(self.graphql, json=body, headers={"viewgate-after": str(after)} if after else {})).json()
-        if "errors" in answer:
-            raise ReadWrongly(f"{answer['errors']}")
-        return [user["tweetCount"] for user in answer["data"]["users"]]
-
-    async def _look_into_redis(self) -> None:
-        view = ViewLoader(self.redis, self.definition)
+    async def _look_into_redis(self, view: View) -> None:
+        loader = ViewLoader(view.redis, view.definition)
         while True:
             if probes := self._unstored[:MOST_AT_ONCE]:
-                rows = (await view.load([Read("id", str(probe.user), ("tweet_count",)) for probe in probes])).rows
+                rows = (await loader.load([Read("id", str(probe.user), ("tweet_count",)) for probe in probes])).rows
                 now = time.monotonic()
                 for probe, row in zip(probes, rows, strict=True):
                     if row is not None and row[0] == b"1":
@@ -148,12 +150,12 @@ class Traffic:
                         self._unstored.remove(probe)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _look_into_graphql(self) -> None:
+    async def _look_into_graphql(self, view: View) -> None:
         async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
             while True:
                 if probes := self._unseen[:MOST_AT_ONCE]:
                     began = time.monotonic()
-                    counts = await self._ask(client, [probe.user for probe in probes])
+                    counts = await _ask(client, view, [probe.user for probe in probes])
                     now = time.monotonic()
                     self.looks.append(now - began)
                     for probe, count in zip(probes, counts, strict=True):
@@ -167,6 +169,14 @@ class Traffic:
         for task in tasks:
             if task.done():
                 task.result()
+
+
+async def _ask(client: httpx.AsyncClient, view: View, users: Sequence[int], after: Token | None = None) -> list[int]:
+    body = {"query": SEEN, "variables": {"ids": [str(user) for user in users]}}
+    answer = (await client.post(view.graphql, json=body, headers={"viewgate-after": str(after)} if after else {})).json()
+    if "errors" in answer:
+        raise ReadWrongly(f"{answer['errors']}")
+    return [user["tweetCount"] for user in answer["data"]["users"]]
 
 
 def _ms() -> int:

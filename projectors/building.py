@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Protocol
 
 from projectors.apply import Header, Store
-from projectors.generations import GenerationDropped, Generations, ShardLost, first_header, level
+from projectors.generations import FED, GenerationDropped, Generations, ShardLost, first_header, level, number
 from schema import layout
 from schema.generation import Generation
 
@@ -81,14 +81,15 @@ class WholeBuild:
         await self._refresh()
         if self.record.promoted:
             await self._show_again(live)
-        elif live is None and (self.record.by_itself or await self._is_alone()):
+        elif live is None and await self._is_heir():
             headers = await self._store.headers()
             if all(header.state for header in headers) and level(self.record, headers, self.record.level):
                 await self._promote(headers)
 
-    async def _is_alone(self) -> bool:
-        """Whether no other is left that could be live: then there is nothing to compare it with, and nobody to wait for."""
-        return [record.name for record in await self._generations.all()] == [self.record.name]
+    async def _is_heir(self) -> bool:
+        """Whether it is the one that readers get where none is live: then there is nobody to wait for, and nothing to compare it with."""
+        records = [record for record in await self._generations.all() if record.state in {*FED, "opening"}]
+        return bool(records) and max(records, key=_claim).name == self.record.name
 
     async def _show_again(self, live: str | None) -> None:
         """A failover may have undone the promotion: of some shards alone, or of the pointer."""
@@ -101,7 +102,7 @@ class WholeBuild:
         if hidden := {shard: h.build for shard, h in held.items() if h.state == layout.BUILDING and h.build}:
             await self._store.finish(hidden)
         self._promoted = True
-        if live is None and self.record.state == "live":
+        if live is None and await self._is_heir():
             await self._promote([held.get(shard, _NOTHING) for shard in range(len(headers))])
 
     async def _promote(self, headers: Sequence[Header]) -> None:
@@ -166,6 +167,11 @@ class LostShards:
 
 
 _NOTHING = Header(None, None, {})
+
+
+def _claim(record: Generation) -> tuple[bool, int, bool, int]:
+    """The highest is the heir: what was live, then what was before it, then what is promoted by itself, then the oldest."""
+    return record.state == "live", record.promoted_ms, record.by_itself, -number(record.name)
 
 
 async def _open(store: Store, record: Generation, shards: Sequence[int], fill: Fill | None) -> Sequence[Header]:

@@ -37,6 +37,7 @@ class Decoding:
         """Each with its offset; records that change nothing are left out. Raises SourceChanged, BeginningUnknown."""
         decode = self._decoders[batch.partition.topic]
         changes: list[tuple[int, Change[Any]]] = []
+        is_settled = False
         for record in batch.records:
             try:
                 change = decode(record)
@@ -47,18 +48,20 @@ class Decoding:
             if change is None:
                 continue
             if change.op in "rt":
-                await self._admit(batch.partition, record.offset, change.op)
+                if not (is_settled or self._build.record.promoted):
+                    # whether it is promoted by now; nothing of this batch is applied yet, so one look is as good as one for each row
+                    await self._build.settle()
+                is_settled = True
+                self._admit(batch.partition, record.offset, change.op)
             else:
                 self._changed[batch.partition] = True
             changes.append((record.offset, change))
         return changes
 
-    async def _admit(self, partition: Partition, offset: int, op: str) -> None:
+    def _admit(self, partition: Partition, offset: int, op: str) -> None:
         """A snapshot builds a generation from its first row on, and is never added to anything; a truncate cannot be counted at all."""
         if op == "t":
             raise SourceChanged(f"the table of topic {partition.topic} was truncated at {partition}:{offset}. Run `viewgate rebuild`.")
-        if not self._build.record.promoted:
-            await self._build.settle()
         record = self._build.record
         if not record.promoted and partition not in self._changed:
             raise BeginningUnknown

@@ -173,14 +173,14 @@ async def _memory(asked: Asked) -> Finding:
 @VIEW.check(
     "listpack value",
     "`hash-max-listpack-value`, before Redis 7 `hash-max-ziplist-value`",
-    warning=f"it is below {LISTPACK_BYTES}: one longer value, such as a picture's URL, takes a user from 342 to 1,253 bytes",
+    warning=f"it is below {LISTPACK_BYTES}: one longer value, such as a picture's URL, takes a user from 318 to 1,015 bytes",
     mend=f"`CONFIG SET hash-max-listpack-value {LISTPACK_BYTES}`, and the same in redis.conf; hashes written before stay as they are.",
 )
 async def _value(asked: Asked) -> Finding:
     name, value = asked.set_to("hash-max-listpack-value", "hash-max-ziplist-value")
     if int(value) >= LISTPACK_BYTES:
         return Finding("ok", f"{name} is {value}")
-    found = f"{name} is {value}: a user with one longer value takes 1,253 bytes instead of 342"
+    found = f"{name} is {value}: a user with one longer value takes 1,015 bytes instead of 318"
     return Finding("warning", found, _raise(name, LISTPACK_BYTES))
 
 

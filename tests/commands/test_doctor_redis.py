@@ -42,7 +42,7 @@ async def test_a_redis_that_may_evict_is_wrong_and_its_listpack_limit_a_warning(
     assert not_ok(found) == {("Redis", "eviction"): "wrong", ("Redis", "listpack value"): "warning"}
     assert found["Redis", "eviction"].mend == "`CONFIG SET maxmemory-policy noeviction`, and the same in redis.conf."
     _, told, mend = _one(found, "listpack value")
-    assert told == f"{limit.replace('_', '-')} is 64: a user with one longer value takes 1,253 bytes instead of 342"
+    assert told == f"{limit.replace('_', '-')} is 64: a user with one longer value takes 1,015 bytes instead of 318"
     assert mend.startswith(f"`CONFIG SET {limit.replace('_', '-')} 512`")
 
 

@@ -4,6 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from demo.publish import envelope
+from projectors.building import WholeBuild
 from projectors.reading import SourceChanged
 from tests.faults.arranged import World, follow, user
 
@@ -52,3 +53,20 @@ async def test_a_snapshot_after_changes_is_not_added_to_a_generation_that_is_bei
         with pytest.raises(SourceChanged, match="--from snapshot"):
             await (await world.owner(limit=2)).level()
     assert not await redis.exists("{user}:live")
+
+
+async def test_a_batch_of_a_snapshot_asks_once_whether_its_generation_is_promoted(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = await told_by_a_snapshot(redis, rows=200)
+    await world.begin()
+    settle, asked = WholeBuild.settle, 0
+
+    async def counted(build: WholeBuild) -> None:
+        nonlocal asked
+        asked += 1
+        await settle(build)
+
+    monkeypatch.setattr(WholeBuild, "settle", counted)
+    await (await world.owner(limit=1000)).level()
+    await world.exact()
+    # it was asked for each of the 400 rows once
+    assert 0 < asked < 40
