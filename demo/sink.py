@@ -50,12 +50,15 @@ class Sink:
     async def step(self) -> int:
         """Fetch once and write it; how many records. Raises OtherSink."""
         fetched: Mapping[TopicPartition, Sequence[ConsumerRecord]] = await self._consumer.getmany(timeout_ms=200)
-        if fetched:
+        # past the markers of transactions too, which no record tells of
+        reached = {partition: await self._consumer.position(partition) for partition in self.next}
+        moved = {partition: offset for partition, offset in reached.items() if offset > self.next[partition]}
+        if moved:
             async with self._connection.transaction():
                 for topic in {partition.topic for partition in fetched}:
                     await self._write(topic, [record for p, records in fetched.items() if p.topic == topic for record in records])
-                await self._advance({partition: records[-1].offset + 1 for partition, records in fetched.items()})
-            self.next |= {partition: records[-1].offset + 1 for partition, records in fetched.items()}
+                await self._advance(moved)
+            self.next |= moved
         return sum(map(len, fetched.values()))
 
     async def _write(self, topic: str, records: Sequence[ConsumerRecord]) -> None:

@@ -111,8 +111,8 @@ class Token:
             return cls(Partition(found[1], int(found[2])), int(found[3]))
         if _OF_CDC.fullmatch(text):
             raise TokenUnsupported(
-                f"{text!r} looks like a transaction id or an LSN of a database: nothing tells yet which change in Kafka is whose, since "
-                "position kind `debezium` does not exist. Wait for viewgate-as-of to pass the moment of the write instead."
+                f"{text!r} looks like a transaction id or an LSN of a database: nothing tells in which partition of Kafka its "
+                "changes lie, so it cannot be waited for. Wait for viewgate-as-of to pass the moment of the write instead."
             )
         raise MalformedToken(f"{text[:80]!r} is no token: one is topic:partition:offset, such as users:0:42; several are joined by commas.")
 

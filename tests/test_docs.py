@@ -26,7 +26,8 @@ PAGES = sorted([*(HOUSE / page for page in ROOT_PAGES), *(HOUSE / "docs").glob("
 # `app/server.py`, `schema.graphql`, `app/commands/`; not user:g1, /readyz or .cache/demo
 FILE = re.compile(r"`(\w[\w-]*(?:/[\w-]+)*(?:/|\.(?:py|lua|md|toml|graphql|txt|yaml)))`")
 LINK = re.compile(r"\]\(((?!https?:)[^)#]+)\)")
-COMMAND = re.compile(r"\bviewgate ([a-z]+)\b")
+COMMAND = re.compile(r"\bviewgate ([a-z]+(?:-[a-z]+)*)\b")
+CALL = re.compile(COMMAND.pattern + r"([^\n#|·]*)")
 OPTION = re.compile(r"(?<=\s)--[a-z][a-z-]*")
 SETTING = re.compile(r"\bVIEWGATE_[A-Z_]*[A-Z]\b")
 
@@ -42,12 +43,14 @@ def _named(page: Path) -> set[str]:
 
 def _calls(page: Path) -> list[tuple[str, str]]:
     """Each command in code, with the rest of its line up to a comment, a pipe or another command; without what is quoted."""
-    return [call for text in _code(page) for call in re.findall(r"\bviewgate ([a-z]+)\b([^\n#|·]*)", re.sub(r"'[^'\n]*'", "", text))]
+    return [call for text in _code(page) for call in CALL.findall(re.sub(r"'[^'\n]*'", "", text))]
 
 
 def _options(commands: Any, name: str) -> set[str]:
     command = commands.get_command(None, name)
-    return {"--help", *(option for parameter in command.params for option in parameter.opts)}
+    # of a group, those of all its commands
+    each = [command, *getattr(command, "commands", {}).values()]
+    return {"--help", *(option for one in each for parameter in one.params for option in parameter.opts)}
 
 
 def _sentences() -> list[str]:

@@ -205,7 +205,7 @@ async def _records(asked: Asked) -> Finding:
     "dead letters",
     "the dead-letter topic",
     warning="it holds records: they were no change of their table, and are not in the view",
-    mend="Read them, and have them sent again, well formed: docs/running.md says how.",
+    mend="`viewgate dead-letters count` says why; docs/dead-letters.md what to do.",
 )
 async def _dead_letters(asked: Asked) -> Finding:
     if asked.dead_letters not in asked.topics:

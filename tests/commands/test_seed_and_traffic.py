@@ -99,7 +99,7 @@ async def test_what_kafka_has_not_acknowledged_at_the_end_of_traffic_is_told(red
 
 def test_every_change_of_traffic_tells_its_row_as_it_was() -> None:
     published = Published()
-    traffic = Traffic(published, 10, dict.fromkeys(MIX, 1))  # type: ignore[arg-type]  # all that it calls of a Publisher is `publish`
+    traffic = Traffic(published, 10, dict.fromkeys(MIX, 1))
     for _ in range(500):
         traffic.act()
     assert {op for op, _, _ in published.changes} == {"c", "u", "d"}
