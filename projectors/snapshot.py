@@ -87,6 +87,8 @@ class KafkaReader:
 
     async def records(self, partition: Partition, start: int, end: int) -> AsyncIterator[Record]:
         at = TopicPartition(*partition)
+        if start == end:
+            return  # aiokafka's fetcher hangs where it is assigned and at once stopped
         self._consumer.assign([at])
         self._consumer.seek(at, start)
         # the position passes gaps and the ends of transactions too, which no record tells of
@@ -294,7 +296,5 @@ def _decode(value: bytes | None) -> _Change | None:
 
 
 def _refuse(reason: str) -> NoReturn:
-    raise SnapshotUnsound(
-        f"A view cannot be built from the snapshot in the topics: {reason}. Build it from Kafka's beginning, "
-        "`viewgate rebuild --from beginning`, or from SQL, `viewgate rebuild --from sql`."
-    )
+    instead = "Build it from Kafka's beginning, `viewgate rebuild --from beginning`, or from SQL, `viewgate rebuild --from sql`."
+    raise SnapshotUnsound(f"A view cannot be built from the snapshot in the topics: {reason}. {instead}")

@@ -198,8 +198,10 @@ async def _watched(source: Source, asked: Asked) -> bool:
         told.cancel()
         if running.done():
             running.result()
-        running.cancel()
-        await asyncio.wait({running})
+        while not running.done():
+            # a client may take a cancellation for a server that is away, which the watch would wait for
+            running.cancel()
+            await asyncio.wait({running}, timeout=1)
     return watch.differs
 
 

@@ -31,6 +31,7 @@ from projectors.clock import SystemClock
 from projectors.dead_letters import CannotDelete, Owner, find_letters, remove_letters
 from projectors.erasure import Erasure, NotSettled, Traces, left_in_sql
 from projectors.generations import Generations
+from projectors.log import end
 from projectors.snapshot import KafkaReader
 from schema import layout
 from schema.definition import Definition
@@ -286,7 +287,7 @@ async def _kafka(settings: Settings) -> AsyncIterator[tuple[AIOKafkaConsumer, AI
         yield consumer, admin
     finally:
         await admin.close()
-        await consumer.stop()
+        await end(consumer.stop())
 
 
 @asynccontextmanager
@@ -296,4 +297,4 @@ async def _producer(settings: Settings) -> AsyncIterator[AIOKafkaProducer]:
     try:
         yield producer
     finally:
-        await producer.stop()
+        await end(producer.stop())

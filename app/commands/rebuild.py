@@ -26,6 +26,7 @@ from loaders.sql import AWAY, count
 from projectors.apply import Header, RedisStore, StoreUnavailable
 from projectors.filling import Filling, start_of
 from projectors.generations import Bounds, GenerationRefused, reached_offsets
+from projectors.log import end
 from projectors.rows_at import NoOffsets, rows_at
 from projectors.snapshot import KafkaReader, SnapshotUnsound, last_snapshot
 from projectors.sweeping import sweep
@@ -160,7 +161,7 @@ async def _snapshot(switch: Switch) -> Mapping[Partition, int]:
     except SnapshotUnsound as unsound:
         raise GenerationRefused(str(unsound)) from unsound
     finally:
-        await consumer.stop()
+        await end(consumer.stop())
 
 
 async def _built(switch: Switch, record: Generation, running: "asyncio.Task[None]", stop: asyncio.Event) -> bool:

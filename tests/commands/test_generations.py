@@ -287,6 +287,11 @@ async def test_without_offsets_beside_its_rows_a_database_is_refused(road: Road)
     assert await Generations(road.redis, road.definition).read("g2") is None
 
 
+async def test_topics_without_a_snapshot_are_refused(road: Road) -> None:
+    assert "there is no snapshot in" in await refused(road, "rebuild", "--from", "snapshot")
+    assert await Generations(road.redis, road.definition).read("g2") is None
+
+
 async def cut(road: Road) -> None:
     """Delete all that the topics hold by now, as retention does."""
     admin = AIOKafkaAdminClient(bootstrap_servers=road.settings.kafka_bootstrap)
