@@ -59,8 +59,8 @@ class Ages:
 
 
 class Watch:
-    """begin: begins a round. mend: puts rows right and says what it has mended, None: nothing is mended. told: of each finished round,
-    and of each page; said: a sentence on what went wrong."""
+    """begin: begins a round. mend: puts rows right and says what it has mended, None: nothing is mended. said: a sentence
+    on what went wrong."""
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ class Worker:
     async def _take_in(self, part: Part) -> None:
         _, task = self._running.pop(part)
         error = task.exception() if not task.cancelled() else None
-        if isinstance(error, ShardLost) and not await self._generations.all():
+        if isinstance(error, ShardLost) and await self._is_empty_or_begun_anew(part):
             # nothing is left that could be wrong: all of it is built again
             log.warning("redis_empty", error=str(error))
             self._failed.clear()
@@ -130,6 +130,11 @@ class Worker:
             self._failed[part] = error
         if self._failed and not self._running:
             raise next(iter(self._failed.values()))
+
+    async def _is_empty_or_begun_anew(self, part: Part) -> bool:
+        """Whether Redis came back empty; another projector may have heard of it first, and opened the generation again."""
+        record = await self._generations.read(part.generation)
+        return record.build != part.build if record else not await self._generations.all()
 
     async def _wanted(self) -> dict[Part, Observer]:
         """What is to be kept, and who is told of it. Raises GenerationRefused where nothing is of this definition."""

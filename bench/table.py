@@ -1,10 +1,7 @@
 """The results as a table for people and as JSON for programs."""
 
-import os
-import platform
 import statistics
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -12,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.contender import FETCH_BYTES, Run
+from bench.machine import machine, versions
 
 LIBRARIES = ("aiokafka", "redis", "hiredis", "msgspec", "uvloop", "confluent-kafka")
 CAVEATS = (
@@ -33,7 +31,7 @@ class Result:
 def print_results(results: list[Result], events: int, servers: list[str]) -> None:
     """A line per contender and distribution, then what to bear in mind."""
     console = Console(width=140)
-    console.print(f"\n{_machine()}; {', '.join(servers)}; {_versions()}")
+    console.print(f"\n{machine()}; {', '.join(servers)}; {versions(*LIBRARIES)}")
     title = f"{events:,} follow events from six partitions, two counts each, {len(_runs(results, *_first(results)))} rounds"
     table = Table(title=title, title_justify="left")
     for heading in ("distribution", "contender"):
@@ -49,7 +47,7 @@ def print_results(results: list[Result], events: int, servers: list[str]) -> Non
 
 def write_json(path: Path, results: list[Result], events: int, servers: list[str]) -> None:
     """Every run's figures, and where they were taken."""
-    about = {"machine": _machine(), "servers": servers, "versions": _versions(), "events": events, "fetch_bytes": FETCH_BYTES}
+    about = {"machine": machine(), "servers": servers, "versions": versions(*LIBRARIES), "events": events, "fetch_bytes": FETCH_BYTES}
     runs = [{"events_per_second": round(events / result.run.seconds), **asdict(result)} for result in results]
     path.write_bytes(msgspec.json.format(msgspec.json.encode({**about, "runs": runs}), indent=2))
 
@@ -71,19 +69,3 @@ def _runs(results: list[Result], contender: str, distribution: str) -> list[Run]
 
 def _first(results: list[Result]) -> tuple[str, str]:
     return results[0].contender, results[0].distribution
-
-
-def _machine() -> str:
-    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.release()}, Python {platform.python_version()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _versions() -> str:
-    return ", ".join(f"{name} {version(name)}" for name in LIBRARIES)

@@ -89,7 +89,7 @@ class WholeBuild:
     async def _is_heir(self) -> bool:
         """Whether it is the one that readers get where none is live: then there is nobody to wait for, and nothing to compare it with."""
         records = [record for record in await self._generations.all() if record.state in {*FED, "opening"}]
-        return bool(records) and max(records, key=_claim).name == self.record.name
+        return bool(records) and max(records, key=_precedence).name == self.record.name
 
     async def _show_again(self, live: str | None) -> None:
         """A failover may have undone the promotion: of some shards alone, or of the pointer."""
@@ -169,7 +169,7 @@ class LostShards:
 _NOTHING = Header(None, None, {})
 
 
-def _claim(record: Generation) -> tuple[bool, int, bool, int]:
+def _precedence(record: Generation) -> tuple[bool, int, bool, int]:
     """The highest is the heir: what was live, then what was before it, then what is promoted by itself, then the oldest."""
     return record.state == "live", record.promoted_ms, record.by_itself, -number(record.name)
 

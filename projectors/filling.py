@@ -12,6 +12,7 @@ from projectors.apply import Header, reached
 from projectors.calls import Packing
 from projectors.fold import Claim
 from projectors.generations import Bounds, GenerationRefused
+from projectors.replay import partition_of
 from projectors.rows_at import Counted, NoOffsets, RowsAt, rows_at
 from schema import layout
 from schema.definition import Definition
@@ -86,6 +87,6 @@ def offsets_of(rows: RowsAt, record: Generation) -> dict[str, Watermark]:
     """The watermarks of a shard that has these rows and nothing more."""
     found = {}
     for name in record.start:
-        topic, _, number = name.rpartition(":")
-        found[name] = Watermark(rows.offsets.get(Partition(topic, int(number)), 0), 0, record.topic_ids.get(topic, ""))
+        partition = partition_of(name)
+        found[name] = Watermark(rows.offsets.get(partition, 0), 0, record.topic_ids.get(partition.topic, ""))
     return found

@@ -78,9 +78,12 @@ def _row(definition: Definition) -> str:
 
 def _amount(field: Field) -> str:
     kind, by = field.kind, _counted_by(field)
-    amount = f"coalesce(sum(counted.{_name(kind.of)}), 0)::bigint" if isinstance(kind, Sum) else "count(*)"
     conditions = [f"{by} IS NOT NULL", *_conditions(field)]
-    return f"SELECT {by} AS id, {amount} AS amount FROM {_name(kind.row.source.table)} counted WHERE {' AND '.join(conditions)}"
+    return f"SELECT {by} AS id, {_aggregated(field)} AS amount FROM {_name(kind.row.source.table)} counted WHERE {' AND '.join(conditions)}"
+
+
+def _aggregated(field: Field) -> str:
+    return f"coalesce(sum(counted.{_name(field.kind.of)}), 0)::bigint" if isinstance(field.kind, Sum) else "count(*)"
 
 
 def _counted_by(field: Field) -> str:
@@ -114,10 +117,9 @@ def _expression(definition: Definition, field: Field) -> str:
     kind = field.kind
     if isinstance(kind, Column):
         return f"base.{_name(field.name)}"
-    result = f"coalesce(sum(counted.{_name(kind.of)}), 0)::bigint" if isinstance(kind, Sum) else "count(*)"
     conditions = [f"counted.{_name(kind.by)} = base.{_name(definition.base.source.key)}"]
     conditions += _conditions(field)
-    return f"(SELECT {result} FROM {_name(kind.row.source.table)} counted WHERE {' AND '.join(conditions)})"
+    return f"(SELECT {_aggregated(field)} FROM {_name(kind.row.source.table)} counted WHERE {' AND '.join(conditions)})"
 
 
 def _name(name: str) -> str:
