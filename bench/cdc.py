@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
@@ -27,9 +26,9 @@ from rich.table import Table
 from bench import bare
 from bench.commits import Commits, services
 from bench.contender import Task
-from bench.freshness import COUNTS, LEVEL_SECONDS, CountsDiffer, _expected, _figures, _ms
+from bench.freshness import LEVEL_SECONDS, USERS, figures, milliseconds, ours, proven
 from bench.machine import machine, versions
-from bench.probes import PROBED, Probe
+from bench.probes import PROBED, Probe, View
 from demo import capture, seed
 from demo.publish import Publisher
 from demo.publishing import copy_rows
@@ -37,18 +36,14 @@ from demo.servers import connect, debezium, kafka, postgres
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.maven import debezium_version
-from demo.servers.process import NotReadyError, free_port, until
-from demo.services import answers, service
 from demo.tables import create_tables
-from loaders.view import ViewLoader
 from schema.definition import read_definition
-from schema.loader import Read, ViewNotReady
 from schema.user import Users, UserView
 
 CACHE = Path(__file__).parents[1] / ".cache"
 LIBRARIES = ("aiokafka", "asyncpg", "redis", "hiredis", "strawberry-graphql", "uvicorn")
 PARTITIONS = 6
-RATE, SECONDS, USERS = 1000, 60, 5000
+RATE, SECONDS = 1000, 60
 GOAL_MS = 100
 PREFIX = capture.topic_prefix(capture.NAME)
 DEFINITION = read_definition(UserView, PREFIX)
@@ -91,9 +86,9 @@ def main(
     _print(measured, rate, seconds)
     if json:
         about = {"machine": machine(), "servers": measured.servers, "versions": versions(*LIBRARIES), "rate": rate, "seconds": seconds}
-        figures = {name: _figures(ms) for name, ms in measured.ms.items()}
+        told = {name: figures(ms) for name, ms in measured.ms.items()}
         rounded = {name: [round(one, 2) for one in ms] for name, ms in measured.ms.items()}
-        found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": figures, "ms": rounded}
+        found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": told, "ms": rounded}
         json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
@@ -104,12 +99,12 @@ async def measure(rate: int, seconds: int) -> Measured:
             async with services(at.postgres) as writing:
                 # Traffic asks no more of a publisher than what these services have
                 publisher = cast(Publisher, writing)
-                traffic = Commits(publisher, client, DEFINITION, at.graphql, rate, seconds, USERS, writing=writing)
-                await _proven(client, traffic)
+                traffic = Commits(publisher, rate, seconds, USERS, View(client, DEFINITION, at.graphql), writing=writing)
+                await proven(traffic)
                 came = await _beside_the_peer(at.kafka, traffic)
                 for probe in traffic.probes:
                     probe.came = came[b'{"tweet_id":%d}' % probe.user]
-                await _proven(client, traffic)
+                await proven(traffic)
             return Measured(_spans(traffic.probes), traffic.late * 1000, median(traffic.looks) * 1000, told)
 
 
@@ -129,28 +124,9 @@ async def _running(folder: Path, users: int) -> AsyncIterator[tuple[Places, Sequ
         await worker.capture(capture.connector(capture.NAME, database.address, DEFINITION))
         await debezium.captured(connection, capture.NAME, LEVEL_SECONDS)
         await connection.close()
-        async with _ours(folder, broker.address, redis.address) as graphql:
+        async with ours(folder, broker.address, redis.address, PREFIX) as graphql:
             told = [broker.what, redis.what, database.what, f"Debezium {debezium_version()}"]
             yield Places(broker.address, redis.address, database.address, graphql), told
-
-
-@asynccontextmanager
-async def _ours(folder: Path, bootstrap: str, redis_url: str) -> AsyncIterator[str]:
-    """`viewgate project` and `viewgate serve`; the URL of GraphQL."""
-    url = f"http://127.0.0.1:{(port := free_port())}"
-    given = {"VIEWGATE_KAFKA_BOOTSTRAP": bootstrap, "VIEWGATE_REDIS_URL": redis_url, "VIEWGATE_PORT": str(port)}
-    given["VIEWGATE_TOPIC_PREFIX"] = PREFIX
-    processes = [
-        service("projector", ("app", "project"), folder, given),
-        service("gateway", ("app", "serve"), folder, given, answers(f"{url}/readyz")),
-    ]
-    try:
-        for process in processes:
-            await process.start()
-        yield f"{url}/graphql"
-    finally:
-        for process in processes:
-            await process.stop()
 
 
 async def _beside_the_peer(bootstrap: str, traffic: Commits) -> Mapping[bytes, float]:
@@ -171,25 +147,6 @@ async def _beside_the_peer(bootstrap: str, traffic: Commits) -> Mapping[bytes, f
         process.join()
 
 
-async def _proven(redis: Redis, traffic: Commits) -> None:
-    """Raises CountsDiffer where the view does not come to hold what was committed."""
-    try:
-        await until(partial(_level, redis, _expected(traffic)), LEVEL_SECONDS)
-    except TimeoutError as late:
-        raise CountsDiffer(str(late)) from late
-
-
-async def _level(redis: Redis, expected: Mapping[int, tuple[int, ...]]) -> None:
-    try:
-        rows = (await ViewLoader(redis, DEFINITION).load([Read("id", str(user), COUNTS) for user in expected])).rows
-    except ViewNotReady as not_yet:
-        raise NotReadyError(str(not_yet)) from not_yet
-    found = {user: None if row is None else tuple(map(int, row)) for user, row in zip(expected, rows, strict=True)}
-    if wrong := [user for user in expected if found[user] != expected[user]]:
-        one = wrong[0]
-        raise NotReadyError(f"{len(wrong)} users differ; user {one} has {found[one]} and should have {expected[one]} ({', '.join(COUNTS)})")
-
-
 def _spans(probes: Sequence[Probe]) -> Mapping[str, Sequence[float]]:
     """What is told, in its order. Of the first quarter nothing: there everything is still warming up."""
     looked = [probe for probe in probes[len(probes) // 4 :] if not probe.waits]
@@ -199,22 +156,22 @@ def _spans(probes: Sequence[Probe]) -> Mapping[str, Sequence[float]]:
         "visible in GraphQL": lambda p: p.seen - p.acked,
         "due to committed": lambda p: p.acked - p.due,
     }
-    return {name: _ms(looked, span) for name, span in spans.items()}
+    return {name: milliseconds(looked, span) for name, span in spans.items()}
 
 
 def _print(measured: Measured, rate: int, seconds: int) -> None:
     console = Console(width=140, highlight=False)
     console.print(f"\n{machine()}; {', '.join(measured.servers)}; {versions(*LIBRARIES)}")
-    peer = _figures(measured.ms["at a bare consumer"])["p95"]
+    peer = figures(measured.ms["at a bare consumer"])["p95"]
     table = Table(title=f"{rate:,} changes/s for {seconds} s; ms since the commit had returned", title_justify="left")
     for heading in ("", "p50", "p95", "p99", "max", "p95 to the bare consumer's", "probes"):
         table.add_column(heading, justify="right" if heading else "left")
     for name, ms in measured.ms.items():
-        figures = _figures(ms)
-        ratio = f"{figures['p95'] / peer:.2f} x"
-        table.add_row(name, *(str(figures[key]) for key in ("p50", "p95", "p99", "max")), ratio, str(figures["probes"]))
+        told = figures(ms)
+        ratio = f"{told['p95'] / peer:.2f} x"
+        table.add_row(name, *(str(told[key]) for key in ("p50", "p95", "p99", "max")), ratio, str(told["probes"]))
     console.print(table)
-    visible = _figures(measured.ms["visible in GraphQL"])["p95"]
+    visible = figures(measured.ms["visible in GraphQL"])["p95"]
     console.print(f"Goal: p95 below {GOAL_MS} ms, {'met' if visible < GOAL_MS else 'NOT met'} with {visible} ms.")
     console.print(
         f"- A change was due at most {measured.late_ms:.1f} ms before it was given to a service; a look took {measured.look_ms:.1f} ms."

@@ -40,7 +40,7 @@ from demo.servers.server import Server
 from demo.services import answers, service
 from loaders.view import ViewLoader
 from schema.definition import read_definition
-from schema.loader import Read
+from schema.loader import Read, ViewNotReady
 from schema.user import UserView
 
 CACHE = Path(__file__).parents[1] / ".cache"
@@ -86,9 +86,9 @@ def main(
     _print(measured, rate, seconds)
     if json:
         about = {"machine": machine(), "servers": measured.servers, "versions": versions(*LIBRARIES), "rate": rate, "seconds": seconds}
-        figures = {name: _figures(ms) for name, ms in measured.ms.items()}
+        told = {name: figures(ms) for name, ms in measured.ms.items()}
         rounded = {name: [round(one, 2) for one in ms] for name, ms in measured.ms.items()}
-        found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": figures, "ms": rounded}
+        found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": told, "ms": rounded}
         written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
         # the numbers of one span on one line
         json.write_text(re.sub(r"\[[-\d.,\s]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), written) + "\n")
@@ -101,11 +101,11 @@ async def measure(rate: int, seconds: int) -> Measured:
             publisher = Publisher(broker.address)
             await _seed(publisher, broker.address, rate * seconds // PROBED + USERS)
             peer = await _peer(broker.address, rate, seconds)
-            async with _ours(folder, broker.address, redis.address) as graphql:
+            async with ours(folder, broker.address, redis.address) as graphql:
                 traffic = Traffic(publisher, rate, seconds, USERS, View(client, DEFINITION, graphql))
-                await until(partial(_level, client, _expected(traffic)), LEVEL_SECONDS)
+                await proven(traffic)
                 await traffic.run()
-                await _proven(client, traffic)
+                await proven(traffic)
             return Measured(_spans(traffic.probes, peer), traffic.late * 1000, median(traffic.looks) * 1000, [broker.what, redis.what])
 
 
@@ -119,10 +119,11 @@ async def _servers(folder: Path) -> AsyncIterator[tuple[Server, Server]]:
 
 
 @asynccontextmanager
-async def _ours(folder: Path, bootstrap: str, redis_url: str) -> AsyncIterator[str]:
-    """`viewgate project` and `viewgate serve`; the URL of GraphQL."""
+async def ours(folder: Path, bootstrap: str, redis_url: str, prefix: str = "") -> AsyncIterator[str]:
+    """`viewgate project` and `viewgate serve`, of topics with this prefix; the URL of GraphQL."""
     url = f"http://127.0.0.1:{(port := free_port())}"
     given = {"VIEWGATE_KAFKA_BOOTSTRAP": bootstrap, "VIEWGATE_REDIS_URL": redis_url, "VIEWGATE_PORT": str(port)}
+    given["VIEWGATE_TOPIC_PREFIX"] = prefix
     # a read with a token is timed, however long it waits
     given["VIEWGATE_AFTER_WAIT_SECONDS"] = "30"
     # the view comes from Kafka and Redis alone: PostgreSQL is never asked
@@ -167,9 +168,12 @@ async def _peer(bootstrap: str, rate: int, seconds: int) -> Sequence[Probe]:
     return traffic.probes
 
 
-async def _proven(redis: Redis, traffic: Traffic) -> None:
+async def proven(traffic: Traffic) -> None:
+    """Raises CountsDiffer where the view does not come to hold what was sent."""
+    if traffic.view is None:
+        raise ValueError("nothing is looked for")
     try:
-        await until(partial(_level, redis, _expected(traffic)), LEVEL_SECONDS)
+        await until(partial(_level, traffic.view, _expected(traffic)), LEVEL_SECONDS)
     except TimeoutError as late:
         raise CountsDiffer(str(late)) from late
 
@@ -181,12 +185,14 @@ def _expected(traffic: Traffic) -> Mapping[int, tuple[int, ...]]:
     return {user: (int(user in tweeted), traffic.following.get(user, 0), traffic.followers.get(user, 0)) for user in users}
 
 
-async def _level(redis: Redis, expected: Mapping[int, tuple[int, ...]]) -> None:
+async def _level(view: View, expected: Mapping[int, tuple[int, ...]]) -> None:
     """Raises NotReadyError until every user's counts are as expected."""
-    rows = (await ViewLoader(redis, DEFINITION).load([Read("id", str(user), COUNTS) for user in expected])).rows
+    try:
+        rows = (await ViewLoader(view.redis, view.definition).load([Read("id", str(user), COUNTS) for user in expected])).rows
+    except ViewNotReady as not_yet:
+        raise NotReadyError(str(not_yet)) from not_yet
     found = {user: None if row is None else tuple(map(int, row)) for user, row in zip(expected, rows, strict=True)}
-    wrong = [user for user in expected if found[user] != expected[user]]
-    if wrong:
+    if wrong := [user for user in expected if found[user] != expected[user]]:
         one = wrong[0]
         raise NotReadyError(f"{len(wrong)} users differ; user {one} has {found[one]} and should have {expected[one]} ({', '.join(COUNTS)})")
 
@@ -196,24 +202,24 @@ def _spans(probes: Sequence[Probe], peer: Sequence[Probe]) -> Mapping[str, Seque
     warm, its = probes[len(probes) // 4 :], peer[len(peer) // 4 :]
     looked, waited = [p for p in warm if not p.waits], [p for p in warm if p.waits]
     return {
-        "at a bare consumer": _ms(its, lambda p: p.came - p.due),
-        "acknowledged by Kafka": _ms(warm, lambda p: p.acked - p.due),
-        "in Redis": _ms(looked, lambda p: p.stored - p.due),
-        "visible in GraphQL": _ms(looked, lambda p: p.seen - p.due),
-        "due to sent": _ms(looked, lambda p: p.sent - p.due),
-        "sent to acknowledged": _ms(looked, lambda p: p.acked - p.sent),
-        "acknowledged to in Redis": _ms(looked, lambda p: p.stored - p.acked),
-        "in Redis to visible in GraphQL": _ms(looked, lambda p: p.seen - p.stored),
-        "own write read back": _ms(waited, lambda p: p.read - p.acked),
-        "an untouched shard, after that": _ms(waited, lambda p: p.stranger - p.read),
+        "at a bare consumer": milliseconds(its, lambda p: p.came - p.due),
+        "acknowledged by Kafka": milliseconds(warm, lambda p: p.acked - p.due),
+        "in Redis": milliseconds(looked, lambda p: p.stored - p.due),
+        "visible in GraphQL": milliseconds(looked, lambda p: p.seen - p.due),
+        "due to sent": milliseconds(looked, lambda p: p.sent - p.due),
+        "sent to acknowledged": milliseconds(looked, lambda p: p.acked - p.sent),
+        "acknowledged to in Redis": milliseconds(looked, lambda p: p.stored - p.acked),
+        "in Redis to visible in GraphQL": milliseconds(looked, lambda p: p.seen - p.stored),
+        "own write read back": milliseconds(waited, lambda p: p.read - p.acked),
+        "an untouched shard, after that": milliseconds(waited, lambda p: p.stranger - p.read),
     }
 
 
-def _ms(probes: Sequence[Probe], span: Callable[[Probe], float]) -> list[float]:
+def milliseconds(probes: Sequence[Probe], span: Callable[[Probe], float]) -> list[float]:
     return [span(probe) * 1000 for probe in probes]
 
 
-def _figures(ms: Sequence[float]) -> Mapping[str, Any]:
+def figures(ms: Sequence[float]) -> Mapping[str, Any]:
     cuts = quantiles(ms, n=100, method="inclusive")
     return {"probes": len(ms), "p50": round(cuts[49], 1), "p95": round(cuts[94], 1), "p99": round(cuts[98], 1), "max": round(max(ms), 1)}
 
@@ -222,7 +228,7 @@ def _print(measured: Measured, rate: int, seconds: int) -> None:
     console = Console(width=140, highlight=False)
     console.print(f"\n{machine()}; {', '.join(measured.servers)}; {versions(*LIBRARIES)}")
     names = list(measured.ms)
-    peer = _figures(measured.ms["at a bare consumer"])["p95"]
+    peer = figures(measured.ms["at a bare consumer"])["p95"]
     titles = (
         f"{rate:,} changes/s for {seconds} s; ms since each was due",
         "where the time goes, ms",
@@ -233,12 +239,12 @@ def _print(measured: Measured, rate: int, seconds: int) -> None:
         for heading in ("", "p50", "p95", "p99", "max", "p95 to the bare consumer's", "probes"):
             table.add_column(heading, justify="right" if heading else "left")
         for name in part:
-            figures = _figures(measured.ms[name])
+            told = figures(measured.ms[name])
             table.add_row(
-                name, *(str(figures[key]) for key in ("p50", "p95", "p99", "max")), f"{figures['p95'] / peer:.2f} x", str(figures["probes"])
+                name, *(str(told[key]) for key in ("p50", "p95", "p99", "max")), f"{told['p95'] / peer:.2f} x", str(told["probes"])
             )
         console.print(table)
-    visible = _figures(measured.ms["visible in GraphQL"])["p95"]
+    visible = figures(measured.ms["visible in GraphQL"])["p95"]
     console.print(f"Goal: p95 below {GOAL_MS} ms, {'met' if visible < GOAL_MS else 'NOT met'} with {visible} ms.")
     console.print(f"- A change was sent at most {measured.late_ms:.1f} ms too late; a look took {measured.look_ms:.1f} ms (median).")
     for caveat in CAVEATS:
