@@ -87,11 +87,17 @@ class Reading:
                 f"{self.partition} ends at offset {end}, but generation {record.name} has it up to {newest}: "
                 "the log was cut short. Run `viewgate rebuild`."
             )
-        if self.began < first:
+        lowest = min(self.watermarks.values(), key=lambda watermark: watermark.offset)
+        if lowest.offset < first:
             raise RetentionPassed(
-                f"{self.partition} begins at offset {first}, but generation {record.name} needs it from {self.began}: "
+                f"{self.partition} begins at offset {first}, but generation {record.name} needs it from {lowest.offset}: "
                 "retention has passed the watermark. Run `viewgate rebuild`."
             )
+        if self.next < first and self._repeats is not None:
+            # all is applied that retention has deleted; but that is where a run began
+            forgotten = [w.run for w in self.watermarks.values() if w.run is not None and w.run.start < first]
+            self._repeats.forget(max(forgotten), lowest.offset)
+            self.next = first
 
     @property
     def mixed(self) -> bool:

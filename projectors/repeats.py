@@ -19,14 +19,21 @@ class Repeats:
     begins makes no difference to what is new. newest_ms: the newest commit time of what lies before, 0 for nothing.
     """
 
-    __slots__ = ("_newest_ms", "_seen", "_snapshot", "_stopped", "run")
+    __slots__ = ("_newest_ms", "_seen", "_snapshot", "_stopped", "_untold_from", "run")
 
     def __init__(self, newest_ms: int = 0) -> None:
         self.run: Run | None = None
-        # what came at the pair of the run; pairs are not unique: the rows of one COPY page share one, all rows of a snapshot do
-        self._seen: set[tuple[type, Any, str]] = set()
+        # keys of what came at the pair of the run, by table and op; pairs are not unique: the rows of one COPY page share one, all of a
+        # snapshot do
+        self._seen: dict[tuple[type, str], set[Any]] = {}
+        # from this offset on, what comes at the pair of the run may have come before retention deleted it
+        self._untold_from: int | None = None
         self._snapshot = self._stopped = False
         self._newest_ms = newest_ms
+
+    def forget(self, run: Run, covered: int) -> None:
+        """Retention has deleted the start of the run that the reading begins in. What lies below the offset `covered` is applied."""
+        self.run, self._untold_from = run, covered
 
     def fresh(self, changes: Changes, live_from: int | None = None) -> Changes:
         """Those that did not come before. Each must bear a pair. live_from: from this offset on the generation is live.
@@ -73,16 +80,23 @@ class Repeats:
         if run is None or pair > run.pair:
             self._begin(offset, change, pair)
         row = change.before if change.after is None else change.after
-        identity = (type(row), getattr(row, row.source.key) if row is not None else None, change.op)
-        if identity in self._seen:
+        key = getattr(row, row.source.key) if row is not None else None
+        seen = self._seen.setdefault((type(row), change.op), set())
+        if key in seen:
             return False
-        self._seen.add(identity)
+        if self._untold_from is not None and offset >= self._untold_from:
+            raise NotTold(
+                f"the change at offset {offset} is at LSN {_lsn(change)}, of which some changes are counted, and which of them "
+                "retention has deleted."
+            )
+        seen.add(key)
         return True
 
     def _begin(self, offset: int, change: Change[Any], pair: tuple[int, int]) -> None:
         if change.op == "r" and self._snapshot:
             raise NotTold(f"at offset {offset} a snapshot was begun anew, at LSN {_lsn(change)}, before the first one was over.")
-        self.run, self._seen, self._snapshot = Run(pair, offset), set(), change.op == "r"
+        self.run, self._seen, self._untold_from = Run(pair, offset), {}, None
+        self._snapshot = change.op == "r"
 
 
 def _lsn(change: Change[Any]) -> str:

@@ -27,7 +27,7 @@ class Topics:
     def __init__(self, definition: Definition, partitions: int) -> None:
         self.partitions = [Partition(topic, number) for topic in definition.topics for number in range(partitions)]
         self.records: dict[Partition, list[Stored]] = {partition: [] for partition in self.partitions}
-        self.ends = dict.fromkeys(self.partitions, 0)
+        self.begins, self.ends = dict.fromkeys(self.partitions, 0), dict.fromkeys(self.partitions, 0)
         self.ids = dict.fromkeys(definition.topics, "first")
         self._count = partitions
 
@@ -38,6 +38,12 @@ class Topics:
         self.records[partition].append(Stored(offset, 0, key, value))
         self.ends[partition] = offset + 1 + gap
         return partition
+
+    def delete_all(self) -> None:
+        """Retention has passed the end of every partition."""
+        self.begins |= self.ends
+        for records in self.records.values():
+            records.clear()
 
 
 @dataclass(slots=True)
@@ -91,7 +97,7 @@ class MemoryLog:
         self.quiet = 0
 
     async def bounds(self, partitions: Iterable[Partition]) -> Mapping[Partition, tuple[int, int]]:
-        return {partition: (0, self.topics.ends[partition]) for partition in partitions}
+        return {partition: (self.topics.begins[partition], self.topics.ends[partition]) for partition in partitions}
 
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         return {topic: self.topics.ids[topic] for topic in topics}

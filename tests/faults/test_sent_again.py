@@ -119,3 +119,22 @@ async def test_a_connector_that_lost_its_offsets_stops_the_projector_with_the_co
     world.append('[null,"800"]', follow(2, 1, 2), 2000)
     with pytest.raises(SourceChanged, match=r"it has lost its offsets\. Run `viewgate rebuild`"):
         await owner.level()
+
+
+async def test_retention_that_has_passed_a_quiet_topic_stops_nobody_until_its_last_changes_are_sent_again(redis: Redis) -> None:
+    world = await captured(redis)
+    world.put(user(1, "one"))
+    world.put(user(2, "two"))
+    world.put(follow(1, 1, 2))
+    await (await world.owner()).level()
+    world.topics.delete_all()
+    world.connector.move(world.rng)
+    world.put(follow(2, 1, 2))
+    owner = await world.owner()
+    await owner.level()
+    await world.exact()
+    world.topics.delete_all()
+    owner = await world.owner()
+    world.connector.send_again(1)
+    with pytest.raises(SourceChanged, match=r"follows:0: .* and which of them retention has deleted\. Run `viewgate rebuild`"):
+        await owner.level()

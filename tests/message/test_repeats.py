@@ -82,6 +82,28 @@ def test_who_goes_on_from_the_start_of_a_run_finds_the_same_changes_new(log: tup
         assert again.run == whole.run
 
 
+@given(log=logs(), stop=st.integers(1, 20))
+def test_without_the_start_of_a_run_nothing_is_counted_twice_or_left_out_unsaid(log: tuple[Changes, list[int]], stop: int) -> None:
+    sent, first = log
+    before, again = Repeats(), Repeats()
+    before.fresh(sent[:stop])
+    assert before.run is not None
+    again.forget(before.run, covered=2 * stop)
+    rest, new = sent[stop:], [offset for offset in first if offset >= 2 * stop]
+    found = offsets(again.told(rest))
+    # it stops where a change came at the pair of the run before a higher one, and nowhere else
+    over = next((offset for offset, one in rest if one.pair is not None and one.pair > before.run.pair), rest[-1][0] + 1 if rest else 0)
+    unsaid = [offset for offset, one in rest if one.pair == before.run.pair and offset < over]
+    assert found == ([offset for offset in new if offset < unsaid[0]] if unsaid else new)
+
+
+def test_what_is_applied_everywhere_need_not_be_told_without_the_start_of_a_run() -> None:
+    repeats = Repeats()
+    repeats.forget(Run((7, 9), 0), covered=4)
+    assert offsets(repeats.fresh(at_offsets(change("c", 1, (7, 9)), change("c", 2, (7, 9)), change("c", 1, (7, 9))))) == [0, 2]
+    assert offsets(repeats.fresh([(6, change("c", 3, (8, 1))), (8, change("c", 4, (8, 1)))])) == [6, 8]
+
+
 def test_rows_that_share_a_pair_are_all_counted_and_none_twice() -> None:
     page = [change("c", key, (7, 9)) for key in range(4)]
     assert offsets(Repeats().fresh(at_offsets(*page, *page[2:]))) == [0, 2, 4, 6]

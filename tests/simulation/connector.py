@@ -35,7 +35,7 @@ class Connector:
         if type(row).source.position == "debezium":
             identity = type(row), _key(row), op
             if identity in self._at_pair or rng.random() < 0.5:
-                self._move(rng)
+                self.move(rng)
             self._at_pair.add(identity)
             told["source"] = {"sequence": self._sequence(), "ts_ms": told["ts_ms"]}
             self._sent.append((told, row, self._pair[0] is None))
@@ -52,7 +52,7 @@ class Connector:
             if not (is_first and is_over):
                 self._append(told | {"ts_ms": 1_000_000}, row, 0)
 
-    def _move(self, rng: random.Random) -> None:
+    def move(self, rng: random.Random) -> None:
         """To the next LSN, or behind a commit: there the LSN may be a lower one, of a transaction that ran beside."""
         commit, lsn = self._pair
         self._at_pair = set()

@@ -82,20 +82,20 @@ MUTATIONS = {
     "equal-pair-is-old": Mutation(
         "projectors.repeats",
         "pairs are not unique",
-        "if identity in self._seen:",
+        "if key in seen:",
         "if run is not None and pair == run.pair:",
     ),
     "equal-pair-is-new": Mutation(
         "projectors.repeats",
         "what was seen at a pair came before",
-        "if identity in self._seen:",
+        "if key in seen:",
         "if False:",
     ),
     "same-key-is-the-same": Mutation(
         "projectors.repeats",
         "at one pair a row may go and come",
-        "if row is not None else None, change.op)",
-        'if row is not None else None, "")',
+        "(type(row), change.op)",
+        '(type(row), "")',
     ),
     "only-the-lsn-compared": Mutation(
         "projectors.repeats",
