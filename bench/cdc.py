@@ -1,6 +1,6 @@
 """How long after its commit is a change in Kafka, in Redis, and visible in GraphQL, by change data capture, at 1,000 changes a second?
 
-Open loop: a change is due when the schedule says; each is a transaction of its own in PostgreSQL, by eight services. Debezium 3.6 on Kafka
+Open loop: a change is due when the schedule says; each is a transaction of its own in PostgreSQL, by eight services. Debezium on Kafka
 Connect publishes exactly once, one process projects, another serves, and all of it shares one machine. One change of twenty is a probe, a
 tweet of a user who has no other; half of the probes are looked for all the time, in Redis by a ViewLoader and in GraphQL over HTTP, one
 look after the other. The peer is a consumer that only notes when the same records came to it: the way to Kafka alone. In the end every

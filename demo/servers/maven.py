@@ -55,15 +55,15 @@ def _place_of_debezium(cache: Path) -> Path:
 
 def kafka_version() -> str:
     """As the POM says."""
-    return _version("kafka.version")
+    return _property("kafka.version")
 
 
 def debezium_version() -> str:
     """As the POM says."""
-    return _version("debezium.version")
+    return _property("debezium.version")
 
 
-def _version(name: str) -> str:
+def _property(name: str) -> str:
     found = re.search(rf"<{name}>(.+?)</{name}>", POM.read_text())
     if found is None:
         raise ServerError(f"{POM} names no {name}")
@@ -75,7 +75,7 @@ async def goal(name: str, *options: str, repository: Path, seconds: float = 240)
     binary = shutil.which("mvn")
     if binary is None:
         raise MissingError("no mvn on PATH; install Maven (Debian: apt-get install maven)")
-    command = (binary, "-q", "-B", "-C", name, f"-Dmaven.repo.local={repository}", *LIMITS, *options)
+    command = (binary, "-q", "-B", name, f"-Dmaven.repo.local={repository}", *LIMITS, *options)
     try:
         await run(*command, seconds=seconds)
     except ServerError:
@@ -92,7 +92,8 @@ async def _again(command: tuple[str, ...], seconds: float) -> None:
 async def _download(scratch: Path) -> Path:
     shutil.copy(POM, scratch / "pom.xml")
     libs = scratch / "libs"
-    options = ("-f", str(scratch / "pom.xml"), "-DincludeScope=runtime", f"-DoutputDirectory={libs}")
+    # fails where a checksum does not match
+    options = ("-C", "-f", str(scratch / "pom.xml"), "-DincludeScope=runtime", f"-DoutputDirectory={libs}")
     await goal("dependency:copy-dependencies", *options, repository=scratch / "repository")
     return libs
 
@@ -101,7 +102,11 @@ async def _download_plugin(scratch: Path) -> Path:
     name = "debezium-connector-postgres"
     options = (f"-Dartifact=io.debezium:{name}:{debezium_version()}:tar.gz:plugin", f"-DoutputDirectory={scratch}")
     await goal(COPY, *options, repository=scratch / "repository")
-    with tarfile.open(scratch / f"{name}-{debezium_version()}-plugin.tar.gz") as archive:
+    packed = scratch / f"{name}-{debezium_version()}-plugin.tar.gz"
+    # by a digest of our own: not every mirror has Maven's of this file
+    if (digest := hashlib.sha256(packed.read_bytes()).hexdigest()) != _property("debezium.sha256"):
+        raise MissingError(f"{name} {debezium_version()} came with SHA-256 {digest}, which is not what {POM.name} says: ask another mirror")
+    with tarfile.open(packed) as archive:
         archive.extractall(scratch / "plugins", filter="data")
     return scratch / "plugins"
 

@@ -36,9 +36,13 @@ def _of_values(read: Callable[[bytes], Change[Any] | None]) -> Decode:
         value = record.value
         if value is None:
             return None
-        if record.key is None or len(value) > LARGEST:
-            raise _unfit(record)
-        return read(value)
+        if len(value) > LARGEST:
+            raise _too_large(value)
+        change = read(value)
+        # a TRUNCATE is of no row
+        if record.key is None and (change is None or change.op != "t"):
+            raise _keyless()
+        return change
 
     return decode
 
@@ -50,14 +54,18 @@ def _of_facts(form: Facts, rows: Sequence[type[Row]]) -> Decode:
         value = record.value
         if value is None:
             return None
-        if record.key is None or len(value) > LARGEST:
-            raise _unfit(record)
+        if len(value) > LARGEST:
+            raise _too_large(value)
+        if record.key is None:
+            raise _keyless()
         return read(record, value)
 
     return decode
 
 
-def _unfit(record: Record) -> Undecodable:
-    if record.key is None:
-        return Undecodable("the record has no key, so changes of one row may come in any order; publish it under the key of its row")
-    return Undecodable(f"the value has {len(record.value or b''):,} bytes, and {LARGEST:,} is the most that is read")
+def _keyless() -> Undecodable:
+    return Undecodable("the record has no key, so changes of one row may come in any order; publish it under the key of its row")
+
+
+def _too_large(value: bytes) -> Undecodable:
+    return Undecodable(f"the value has {len(value):,} bytes, and {LARGEST:,} is the most that is read")

@@ -79,6 +79,12 @@ class Captured(Road):
             assert await process.wait() == 1
         assert sentence in self.said.read_text().splitlines()[-1]  # the process that wrote it has ended
 
+    async def rebuilt(self, *words: str, seconds: float = 60) -> None:
+        """`viewgate rebuild` and its promotion, by a process that must end well."""
+        process = await self.start("-m", "app", "rebuild", *words, "--promote", said=self.said)
+        async with asyncio.timeout(seconds):
+            assert await process.wait() == 0, self.said.read_text()  # the process that wrote it has ended
+
     async def buried(self, count: int, seconds: float = 30) -> list[str]:
         """The reasons of the dead letters, once there are so many."""
         topic, reasons = dead_letters(self.settings, self.definition), list[str]()
@@ -90,13 +96,22 @@ class Captured(Road):
 
 
 @asynccontextmanager
-async def open_captured(connect: Connect, kafka: Server, redis: Server, postgres: Server, folder: Path) -> AsyncIterator[Captured]:
-    """The users' tables in a database of their own. Connector, slot and all that was started are gone at its end."""
+async def open_captured(
+    connect: Connect, kafka: Server, redis: Server, postgres: Server, folder: Path, view: type = UserView
+) -> AsyncIterator[Captured]:
+    """The view's tables in a database of their own. Connector, slot and all that was started are gone at its end."""
     name = f"cdc{next(_numbers)}"
     prefix = capture.topic_prefix(name)
-    definition, url = read_definition(UserView, prefix), await make_database(postgres, name)
+    definition, url = read_definition(view, prefix), await make_database(postgres, name)
     await create_topics(kafka.address, dict.fromkeys(definition.topics, PARTITIONS))
-    settings = Settings(kafka_bootstrap=kafka.address, redis_url=redis.address, postgres_url=url, topic_prefix=prefix, consumer_group=name)
+    settings = Settings(
+        kafka_bootstrap=kafka.address,
+        redis_url=redis.address,
+        postgres_url=url,
+        topic_prefix=prefix,
+        consumer_group=name,
+        view=f"{view.__module__}:{view.__name__}",
+    )
     client = Redis.from_url(redis.address)
     await client.flushall()
     async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:

@@ -6,10 +6,34 @@ from dataclasses import dataclass, field
 
 import asyncpg
 
-from tests.cdc.captured import SINCE
+from demo.servers.process import NotReadyError, until
+from tests.cdc.captured import SINCE, Captured
 
 USERS = 200
 WRITERS = 8
+# between two kills
+TRANSACTIONS = 1_000
+# of each writer, between two transactions: what is written while a worker starts has to be sent too
+PAUSE_SECONDS = 0.01
+
+
+async def write_through_kills(road: Captured, kills: int) -> None:
+    """WRITERS write all the time, while the worker is killed so often; return when all is in Kafka."""
+    async with asyncpg.create_pool(road.settings.postgres_url, min_size=WRITERS, max_size=WRITERS) as pool:
+        writers, stop = [Writer(pool, number) for number in range(WRITERS)], asyncio.Event()
+        running = [asyncio.create_task(writer.run(stop)) for writer in writers]
+        for kill in range(1, kills + 1):
+            await until(lambda: _done(writers, kill * TRANSACTIONS), 60)  # noqa: B023  # it is awaited here
+            await road.connect.kill()
+            await road.connect.restart()
+        stop.set()
+        await asyncio.gather(*running)
+    await road.captured(120)
+
+
+async def _done(writers: "list[Writer]", transactions: int) -> None:
+    if (done := sum(writer.transactions for writer in writers)) < transactions:
+        raise NotReadyError(f"{done} transactions")
 
 
 @dataclass(slots=True)
@@ -42,6 +66,7 @@ class Writer:
                 else:
                     await transaction.commit()
             self.transactions += 1
+            await asyncio.sleep(PAUSE_SECONDS)
 
     async def _act(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         acts = (self._copy, self._insert, self._insert, self._move, self._rekey, self._delete, self._rename)

@@ -70,6 +70,13 @@ def test_a_record_without_a_key_is_refused_with_what_to_do() -> None:
         decoder(Plain)(Stored(0, 0, None, value))
 
 
+@pytest.mark.parametrize("row", [Plain, Visits])
+def test_a_truncate_has_no_key_and_is_told_all_the_same(row: type[Row]) -> None:
+    change = decoder(row)(Stored(0, 0, None, wire(None, "t", source={"sequence": '["5","9"]'})))
+    assert change is not None
+    assert change.op == "t"
+
+
 def test_a_tombstone_changes_nothing_even_without_a_key() -> None:
     assert decoder(Plain)(Stored(0, 0, b"1", None)) is decoder(Plain)(Stored(0, 0, None, None)) is None
 
