@@ -23,7 +23,7 @@ from app.views import definition_of
 from demo.capture import NAME, topic_prefix
 from demo.environment import forget_the_told, told
 from demo.publishing import Captured, Place, SingleWrite, started
-from demo.questions import Question, level, show
+from demo.questions import Question, forget_cached, level, show
 from demo.scenario import Scenario, Seed, find
 from demo.seed_command import FOREVER
 from demo.servers import connect
@@ -146,6 +146,7 @@ async def _run(asked: Asked, stop: asyncio.Event) -> None:
             await publishing.fill(missing, console)
             if servers.persistent:
                 seeded.touch()
+        await forget_cached(servers.redis.address, definition)
         question = Question(asked.url, scenario.query)
         with console.status("Waiting until PostgreSQL and the view have it all …"):
             seconds = await level(question, publishing, partial(check_alive, processes))

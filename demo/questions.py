@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
+from redis.asyncio import Redis
 
 from demo.publishing import LEVEL_SECONDS, Check, Publishing
 from demo.servers.process import NotReadyError, ServerError, until
+from schema import layout
+from schema.definition import Definition
 
 MODES = ("view", "cache-aside", "sql")
 # one alone tells more of the machine's other work than of the mode
@@ -50,6 +53,14 @@ async def level(question: Question, publishing: Publishing, check: Check) -> flo
     except TimeoutError as late:
         raise ServerError(f"The view was not level after {LEVEL_SECONDS // 60} minutes: {late}. See the logs of its processes.") from late
     return time.monotonic() - began
+
+
+async def forget_cached(redis_url: str, definition: Definition) -> None:
+    """What an earlier demo left in the cache is out of date by now, as cache-aside is until its time is up."""
+    async with Redis.from_url(redis_url) as redis:
+        keys = [key async for key in redis.scan_iter(layout.cache_key(definition.name, "*", "*"), count=1000)]
+        if keys:
+            await redis.unlink(*keys)
 
 
 async def _passed(question: Question, moment: float) -> None:
