@@ -115,7 +115,7 @@ class Projector:
             self._doubt_at = self._checkpoint_at
         readings = list(self._readings.values())
         if readings:
-            moved = [(reading, reading.mark(reading.next, reading.ts_ms)) for reading in readings]
+            moved = [(reading, reading.folded) for reading in readings]
             sent = await self._send([self._idle_call(shard, moved) for shard in self._builds], readings)
             if sent.lost:
                 await self._rewind(sorted(sent.lost))
@@ -279,8 +279,7 @@ class Projector:
         """Advance the shards that nothing has touched, some at a time, to what had been folded when this began."""
         if not self._unswept:
             self._level_at = self._clock.monotonic() + LEVEL_SECONDS
-            moving = [reading for reading in self._readings.values() if reading.next != reading.checkpointed]
-            self._moved = [(reading, reading.mark(reading.next, reading.ts_ms)) for reading in moving]
+            self._moved = [(reading, reading.folded) for reading in self._readings.values() if reading.next != reading.checkpointed]
             self._unswept = list(self._builds)
         shards, self._unswept = self._unswept[:SWEPT_AT_ONCE], self._unswept[SWEPT_AT_ONCE:]
         moved = [one for one in self._moved if self._readings.get(one[0].partition) is one[0]]

@@ -100,6 +100,11 @@ class Reading:
             self.next = first
 
     @property
+    def folded(self) -> Mark:
+        """What a checkpoint writes."""
+        return self.mark(self.next, self.ts_ms)
+
+    @property
     def mixed(self) -> bool:
         """Whether some shard already has part of what comes next, as after a restart."""
         return any(watermark.offset > self.next for watermark in self.watermarks.values())

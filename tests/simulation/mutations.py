@@ -43,7 +43,7 @@ MUTATIONS = {
     "checkpoint-of-what-was-fetched": Mutation(
         "projectors.projector",
         "a checkpoint goes to what was folded",
-        "moved = [(reading, reading.mark(reading.next, reading.ts_ms)) for reading in readings]",
+        "moved = [(reading, reading.folded) for reading in readings]",
         "moved = [(reading, reading.mark(reading.next + 1, reading.ts_ms)) for reading in readings]",
     ),
     "loss-adopted": Mutation(
