@@ -137,7 +137,7 @@ class Erasing:
             await self._generation(erasure, traces, until, is_live=traces.record.name == live, left=left)
         await self._cache(erasure.values)
         await self._letters()
-        topics = ", ".join(self.definition.topics)
+        topics = ", ".join([*self.definition.changelogs, *self.definition.topics])
         self.lines.append(Line(f"topics {topics}", "their changes, old and new", "remain: by retention or compaction of your own"))
         self.lines.append(Line("backups of Kafka, Redis, PostgreSQL", "not looked at", "remain: by their own end"))
 
