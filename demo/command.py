@@ -22,6 +22,7 @@ from app.stopping import told_to_stop
 from app.views import definition_of
 from demo.capture import NAME, topic_prefix
 from demo.environment import forget_the_told, told
+from demo.publish import unpublished
 from demo.publishing import Captured, Place, SingleWrite, started
 from demo.questions import Question, forget_cached, level, show
 from demo.scenario import Scenario, Seed, find
@@ -92,6 +93,8 @@ def demo(
     found = find(scenario)
     prefix = topic_prefix(NAME) if cdc else ""
     definition = definition_of(read_settings().model_copy(update={"view": found.view, "topic_prefix": prefix}))
+    if reason := unpublished(definition):
+        raise CommandError(reason)
     _check_free(port)
     if reload and importlib.util.find_spec("watchfiles") is None:
         raise CommandError("--reload needs watchfiles, which is installed for development only: `make dev`, or leave the option out.")

@@ -9,6 +9,7 @@ from confluent_kafka import KafkaException, Producer
 from rich.console import Console
 from rich.progress import Progress
 
+from schema.definition import Definition
 from schema.fields import Facts, Row
 from schema.positions import Partition, Token
 
@@ -44,6 +45,16 @@ def record(op: str, before: Row | None, after: Row | None, ts_ms: int) -> Record
     if headers:
         raise ValueError(f"a fact of {topic} is not told by key and value alone, but by a header too")
     return topic, key, value
+
+
+def unpublished(definition: Definition) -> str:
+    """Why this definition's rows are not all published here, with what to do; "" if they are."""
+    others = [f"{row.__name__} (form={row.source.form!r})" for row in definition.rows if row.source.form in {"changelog", "outbox"}]
+    if not others:
+        return ""
+    return (
+        f"Only envelopes and facts are published here: have {', '.join(others)} published by a service of your own; see docs/publishing.md."
+    )
 
 
 def _message(op: str, before: Row | None, after: Row | None, ts_ms: int) -> tuple[str, bytes, bytes, Headers]:

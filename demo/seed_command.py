@@ -13,7 +13,7 @@ from app.settings import Settings, read_settings
 from app.telemetry import set_up_logs
 from app.views import definition_of
 from demo import seed as seeds
-from demo.publish import Publisher, publish_all
+from demo.publish import Publisher, publish_all, unpublished
 from demo.servers.kafka import create_topics
 from demo.servers.process import ServerError
 from demo.sink import end_offsets
@@ -68,6 +68,8 @@ def users_of(settings: Settings) -> Definition:
     definition = definition_of(settings)
     if set(definition.rows) != ROWS:
         raise CommandError(f"Only users can be seeded, and VIEWGATE_VIEW is {settings.view}: unset it, or publish rows of your own.")
+    if reason := unpublished(definition):
+        raise CommandError(reason)
     return definition
 
 

@@ -9,12 +9,14 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
 
 from app.cli import CommandError
+from demo import command
 from demo.environment import ADDRESSES, MARK, as_shell, forget_the_told
 from demo.scenario import USERS, find
 from demo.servers.process import until
@@ -93,6 +95,13 @@ async def test_a_taken_port_is_told_before_anything_is_started(folder: Path) -> 
 async def _kill_the_projector(folder: Path) -> None:
     (projector,) = [pid for pid, words in processes(folder) if "project" in words]
     os.kill(projector, signal.SIGKILL)
+
+
+def test_a_view_whose_changes_nothing_here_publishes_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = replace(USERS, view="tests.faults.changelog_view:UserView")
+    monkeypatch.setattr(command, "find", lambda _: scenario)
+    with pytest.raises(CommandError, match=r"have Users \(form='changelog'\) published by a service of yours"):
+        command.demo()
 
 
 def test_the_scenario_of_the_users_is_found_by_its_name() -> None:
