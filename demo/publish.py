@@ -52,9 +52,7 @@ def unpublished(definition: Definition) -> str:
     others = [f"{row.__name__} (form={row.source.form!r})" for row in definition.rows if row.source.form in {"changelog", "outbox"}]
     if not others:
         return ""
-    return (
-        f"Only envelopes and facts are published here: have {', '.join(others)} published by a service of your own; see docs/publishing.md."
-    )
+    return f"Only envelopes and facts are published here: have {', '.join(others)} published by a service of yours; see docs/publishing.md."
 
 
 def _message(op: str, before: Row | None, after: Row | None, ts_ms: int) -> tuple[str, bytes, bytes, Headers]:
