@@ -85,9 +85,10 @@ def test_who_goes_on_from_the_start_of_a_run_finds_the_same_changes_new(log: tup
 @given(log=logs(), stop=st.integers(1, 20))
 def test_without_the_start_of_a_run_nothing_is_counted_twice_or_left_out_unsaid(log: tuple[Changes, list[int]], stop: int) -> None:
     sent, first = log
-    before, again = Repeats(), Repeats()
+    before = Repeats()
     before.fresh(sent[:stop])
     assert before.run is not None
+    again = Repeats(max(one.ts_ms or 0 for _, one in sent[:stop]))
     again.forget(before.run, covered=2 * stop)
     rest, new = sent[stop:], [offset for offset in first if offset >= 2 * stop]
     found = offsets(again.told(rest))
