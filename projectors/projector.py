@@ -205,6 +205,7 @@ class Projector:
         changes = reading.fresh(decoded, self._build.record)
         if len(decoded) > len(changes):
             self._observer.duplicates(len(decoded) - len(changes))
+        reading.trace(batch, changes)
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
         if await self._apply(reading, changes, reading.mark(batch.end, ts_ms)):
             reading.next = batch.end
