@@ -14,10 +14,14 @@ WRITERS = 8
 
 @dataclass(slots=True)
 class Writer:
-    """One of WRITERS. Its rows' ids are its own: number, number + WRITERS, …; the users that it counts for are everybody's."""
+    """One of WRITERS. Its rows' ids are its own: number, number + WRITERS, …; the users that it counts for are everybody's.
+
+    pause_seconds: after each transaction.
+    """
 
     pool: asyncpg.Pool
     number: int
+    pause_seconds: float = 0.0
     dice: random.Random = field(init=False)
     transactions: int = 0
     _last: int = 0
@@ -42,6 +46,7 @@ class Writer:
                 else:
                     await transaction.commit()
             self.transactions += 1
+            await asyncio.sleep(self.pause_seconds)
 
     async def _act(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         acts = (self._copy, self._insert, self._insert, self._move, self._rekey, self._delete, self._rename)
