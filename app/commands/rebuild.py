@@ -107,7 +107,9 @@ async def _rebuild(settings: Settings, definition: Definition, asked: Asked, *, 
             if not await _built(switch, record, running, stop):
                 typer.echo(f"{record.name} is unfinished: `viewgate rebuild` goes on with it, `viewgate drop {record.name}` removes it.")
                 return
-            if promote:
+            if await switch.generations.live() == record.name:
+                typer.echo(f"{record.name} is level, and live: no other was.")
+            elif promote:
                 await switched(switch, record.name, force=False)
             else:
                 typer.echo(f"{record.name} is level. `viewgate promote {record.name}` compares it and lets readers see it.")
