@@ -90,13 +90,22 @@ class Captured(Road):
 
 
 @asynccontextmanager
-async def open_captured(connect: Connect, kafka: Server, redis: Server, postgres: Server, folder: Path) -> AsyncIterator[Captured]:
+async def open_captured(
+    connect: Connect, kafka: Server, redis: Server, postgres: Server, folder: Path, view: type = UserView
+) -> AsyncIterator[Captured]:
     """The users' tables in a database of their own. Connector, slot and all that was started are gone at its end."""
     name = f"cdc{next(_numbers)}"
     prefix = capture.topic_prefix(name)
-    definition, url = read_definition(UserView, prefix), await make_database(postgres, name)
+    definition, url = read_definition(view, prefix), await make_database(postgres, name)
     await create_topics(kafka.address, dict.fromkeys(definition.topics, PARTITIONS))
-    settings = Settings(kafka_bootstrap=kafka.address, redis_url=redis.address, postgres_url=url, topic_prefix=prefix, consumer_group=name)
+    settings = Settings(
+        kafka_bootstrap=kafka.address,
+        redis_url=redis.address,
+        postgres_url=url,
+        topic_prefix=prefix,
+        consumer_group=name,
+        view=f"{view.__module__}:{view.__name__}",
+    )
     client = Redis.from_url(redis.address)
     await client.flushall()
     async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
