@@ -68,16 +68,17 @@ class Reading:
         self._repeats = Repeats(self.ts_ms) if self.row.source.position == "debezium" else None
         self._overlaps, self._transactions = bool(self.seen), {}
 
-    def fresh(self, changes: Changes, record: Generation) -> Changes:
+    def fresh(self, batch: Batch, changes: Changes, record: Generation) -> Changes:
         """Those that are not sent again, of the batch that is read next. Raises SourceChanged where that cannot be told."""
-        if self._repeats is None:
-            return changes
-        try:
-            return self._repeats.fresh(changes, record.promoted.get(str(self.partition)) if record.promoted else None)
-        except NotTold as reason:
-            raise SourceChanged(f"{self.partition}: {reason} Run `viewgate rebuild`.") from reason
+        if self._repeats is not None:
+            try:
+                changes = self._repeats.fresh(changes, record.promoted.get(str(self.partition)) if record.promoted else None)
+            except NotTold as reason:
+                raise SourceChanged(f"{self.partition}: {reason} Run `viewgate rebuild`.") from reason
+        self._trace(batch, changes)
+        return changes
 
-    def trace(self, batch: Batch, changes: Changes) -> None:
+    def _trace(self, batch: Batch, changes: Changes) -> None:
         """Learn which transactions wrote what is folded next, as long as rows from SQL may have them. Raises SourceChanged."""
         self._transactions = {}
         if not self._overlaps or not changes:

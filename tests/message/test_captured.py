@@ -90,8 +90,7 @@ def projected(bases: Sequence[Base], topics: Topics, ends: Offsets, dice: random
         reading = begun(partition, bases, watermarks)
         while reading.next < ends[partition]:
             batch = cut(topics, partition, reading.next, min(reading.next + dice.randint(1, 7), ends[partition]))
-            changes = reading.fresh(decoded(batch), RECORD)
-            reading.trace(batch, changes)
+            changes = reading.fresh(batch, decoded(batch), RECORD)
             covered = reading.covered(LAYOUT.shard)
             rest = fold_rest(DEFINITION, reading.row, changes, covered)[0] if reading.mixed else fold(DEFINITION, reading.row, changes)
             effects.add(rest)
@@ -210,7 +209,7 @@ async def test_a_change_that_tells_no_transaction_stops_what_needs_it() -> None:
     batch = cut(topics, partition, 0, 1)
     reading = begun(partition, [base] * SHARDS, [Watermark(0, 0, "")] * SHARDS)
     with pytest.raises(SourceChanged, match=r"people:0:0 tells no source\.txId and source\.sequence.*Run `viewgate rebuild`"):
-        reading.trace(batch, decoded(batch))
+        reading.fresh(batch, decoded(batch), RECORD)
     with pytest.raises(ReplayImpossible, match="people:0:0 does not tell which transaction wrote it"):
         await replayed(base, topics, topics.ends)
 
