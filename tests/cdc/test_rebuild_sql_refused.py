@@ -1,7 +1,7 @@
 """What `viewgate rebuild --from sql` asks of database, slot and topics, and what it says where one of them does not fit."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import asyncpg
@@ -15,6 +15,7 @@ from demo.servers.server import Server
 from projectors.captured import CapturedRows, NotCaptured, slot_of
 from projectors.rows_at import NoOffsets, SinkRows
 from schema import sql
+from schema.positions import Partition
 from tests.demos import CACHE
 from tests.road import Road, open_road
 
@@ -117,6 +118,25 @@ async def test_changes_of_another_database_are_refused(road: Road) -> None:
     await publish(road, "users", db="elsewhere", **CAPTURED)
     with pytest.raises(NotCaptured, match=r"changes of database elsewhere, and VIEWGATE_POSTGRES_URL names database road\d+"):
         await choose(road)
+
+
+async def test_who_may_read_the_tables_may_do_it(road: Road) -> None:
+    await road.pool.execute("CREATE ROLE reader LOGIN; GRANT SELECT ON ALL TABLES IN SCHEMA public TO reader")
+    await road.pool.execute("INSERT INTO users (user_id, username, joined_at) VALUES (1, 'ada', now())")
+    noted = {Partition(topic, 0): 0 for topic in road.definition.topics}
+
+    async def ends() -> Mapping[Partition, int]:
+        return noted
+
+    async with asyncpg.create_pool(road.settings.postgres_url.replace("postgres@", "reader@"), min_size=0) as pool:
+        source = CapturedRows(pool, road.definition, "app", ends, lambda *_: None)
+        async with source.open() as rows:
+            (ada,) = await rows.of([1])
+        # a new slot is where the log of the database ends
+        await captured_by(road, "app")
+        assert (await slot_of(pool, None), await source.level(rows)) == ("app", noted)
+    assert ada.row is not None
+    await road.pool.execute("DROP OWNED BY reader; DROP ROLE reader")
 
 
 async def test_a_standby_is_refused() -> None:
