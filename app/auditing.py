@@ -9,7 +9,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.clients import Clients
-from app.feeds import open_consumer
+from app.feeds import open_consumer, rows_source
 from app.settings import Settings
 from loaders.sql import SqlLoader, count, keys
 from loaders.view import ViewLoader
@@ -20,7 +20,7 @@ from projectors.clock import SystemClock
 from projectors.generations import Generations
 from projectors.log import end
 from projectors.log_audit import LogAudit, Sample
-from projectors.repair import Base, LogBase, Repair, SqlBase, start_of
+from projectors.repair import LATE_SECONDS, Base, LogBase, Repair, RepairStuck, SqlBase, start_of
 from projectors.replay import KafkaTail, ReplayImpossible
 from projectors.rows_at import NoOffsets, rows_at, some_keys
 from projectors.stored import RedisShards
@@ -106,12 +106,18 @@ class Audited:
         return Sample(min(1.0, sample / max(rows, 1)), secrets.token_hex(4))
 
     async def base(self) -> Base:
-        """SQL where it keeps offsets, else the beginning of the log. Raises asyncpg's errors."""
+        """SQL where it is known where the log goes on after it, else the beginning of the log. Raises asyncpg's errors."""
+        if self.record.slot:
+            return self.sql_base()
         try:
             async with rows_at(self.clients.postgres, self.definition):
-                return SqlBase(self.clients.postgres, self.definition, self.record)
+                return self.sql_base()
         except NoOffsets:
             return LogBase(self.record)
+
+    def sql_base(self) -> Base:
+        source = rows_source(self.settings, self.definition, self.clients.postgres, self.record.slot, _not_for_ever)
+        return SqlBase(source, self.record)
 
     @asynccontextmanager
     async def tail(self) -> AsyncIterator[KafkaTail]:
@@ -134,6 +140,12 @@ class Audited:
 
     def repair(self, base: Base, tail: KafkaTail, told: Callable[[int], None]) -> Repair:
         return Repair(self.definition, self.record, self.store, self.shards, base, tail, SystemClock(), told)
+
+
+def _not_for_ever(what: str, seconds: float) -> None:
+    """Raises RepairStuck."""
+    if seconds > LATE_SECONDS:
+        raise RepairStuck(f"{what} It took {seconds:.0f} s already: try again when that is over.")
 
 
 async def audited(settings: Settings, definition: Definition, clients: Clients, name: str | None) -> Audited:

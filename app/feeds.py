@@ -5,8 +5,10 @@ import gc
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
+import asyncpg
 import structlog
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
@@ -17,8 +19,9 @@ from app.clients import open_postgres
 from app.settings import Settings
 from app.topics import dead_letters, make_topics
 from loaders.sql import AWAY
-from projectors.apply import Header, RedisStore, StoreUnavailable, check_eviction
-from projectors.building import Build, LostShards, WholeBuild
+from projectors.apply import RedisStore, StoreUnavailable, check_eviction
+from projectors.building import Build, Filled, LostShards, WholeBuild
+from projectors.captured import CapturedRows, Told
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetterTopic
 from projectors.filling import Filling
@@ -26,6 +29,7 @@ from projectors.generations import FIRST, Bounds, GenerationDropped, Generations
 from projectors.log import KafkaLog, end
 from projectors.observing import Observer
 from projectors.projector import Projector
+from projectors.rows_at import RowsSource, SinkRows
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.positions import Partition
@@ -113,13 +117,29 @@ class Feed:
         fill = self._fill if record.origin == "sql" else None
         return LostShards(generations, store, record, ends, fill)
 
-    async def _fill(self, record: Generation, shards: Sequence[int]) -> Mapping[int, Header]:
+    async def _fill(self, record: Generation, shards: Sequence[int]) -> Filled:
         """Raises what a projector is stopped by where SQL has not what is needed; PostgreSQL being away is waited for."""
         async with open_postgres(self.settings) as pool:
+            source = rows_source(self.settings, self.definition, pool, record.slot, _waits)
             try:
-                return await Filling(pool, self.redis, self.definition, lambda _: None).lost(record, shards)
+                return await Filling(self.redis, self.definition, lambda _: None).lost(record, shards, source)
             except AWAY as away:
                 raise StoreUnavailable(f"PostgreSQL cannot be reached: {away}") from away
+
+
+def rows_source(settings: Settings, definition: Definition, pool: asyncpg.Pool, slot: str, told: Told) -> RowsSource:
+    """slot: of the connector that captures the tables, "" where a sink writes them. told: what is waited for."""
+    return CapturedRows(pool, definition, slot, partial(_ends, settings, definition), told) if slot else SinkRows(pool, definition)
+
+
+def _waits(what: str, seconds: float) -> None:
+    log.info("filling_waits", told=what, seconds=round(seconds))
+
+
+async def _ends(settings: Settings, definition: Definition) -> Mapping[Partition, int]:
+    async with open_log(settings, None) as log_:
+        await log_.start(definition.topics)
+        return {partition: end for partition, (_, end) in (await sources(log_, definition))[0].items()}
 
 
 def collect_less() -> None:

@@ -14,11 +14,12 @@ from app.settings import Settings
 from app.topics import dead_letters
 from projectors.apply import ShardFailed
 from projectors.audit import Mismatch
+from projectors.captured import NotCaptured
 from projectors.dead_letters import mark_replayed
 from projectors.generations import FED, Generations
 from projectors.letters import Letter, Share, Today, read_letters, record_at, share_of
 from projectors.log import Record, end
-from projectors.repair import Base, LogBase, RepairStuck, SqlBase
+from projectors.repair import LogBase, RepairStuck
 from projectors.replay import ReplayImpossible
 from projectors.rows_at import NoOffsets
 from projectors.snapshot import KafkaReader
@@ -96,19 +97,19 @@ async def kept(clients: Clients, definition: Definition) -> Sequence[Generation]
 async def replay(found: Audited, letters: Sequence[Letter], told: Callable[[int], None], *, by_sql: bool) -> Outcome:
     """Put right, in one generation, every row that these letters touch. They must decode.
 
-    May be broken off and done again at any time: each shard is one compare-and-set at the watermarks that it has. by_sql: from rows that a
-    sink keeps with its offsets, not from where the generation began. told: how many records of the log were just read.
+    May be broken off and done again at any time: each shard is one compare-and-set at the watermarks that it has. by_sql: from rows of
+    SQL, not from where the generation began. told: how many records of the log were just read.
     Raises StoreUnavailable, KafkaError, asyncpg's errors.
     """
     outcome = Outcome(found.record, share_of(found.record, letters))
     if not outcome.share.ids:
         return outcome
-    base: Base = SqlBase(found.clients.postgres, found.definition, found.record) if by_sql else LogBase(found.record)
+    base = found.sql_base() if by_sql else LogBase(found.record)
     try:
         async with found.tail() as tail:
             repair = found.repair(base, tail, told)
             outcome.mended = repair.mended
             await repair.run(outcome.share.ids)
-    except (NoOffsets, RepairStuck, ReplayImpossible, ShardFailed) as trouble:
+    except (NoOffsets, NotCaptured, RepairStuck, ReplayImpossible, ShardFailed) as trouble:
         outcome.trouble = str(trouble)
     return outcome

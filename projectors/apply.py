@@ -18,6 +18,7 @@ from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
 from schema.positions import Partition, Watermark
+from schema.seen import Seen
 
 T = TypeVar("T")
 # Redis said so before the first write; the same call may go through later
@@ -82,11 +83,12 @@ def judge(advance: Advance, stored: Watermark | None) -> Outcome:
 
 
 class Header(NamedTuple):
-    """A shard's header as read: None where it is absent."""
+    """A shard's header as read: None where it is absent. seen: what its rows from SQL have in them of what the log tells."""
 
     state: bytes | None
     build: str | None
     watermarks: Mapping[str, Watermark]
+    seen: Seen | None = None
 
 
 class Store(Protocol):
@@ -151,6 +153,8 @@ class RedisStore:
             fields: list[str | bytes] = [layout.STATE, header.state or b"", layout.BUILD, header.build or ""]
             for partition, watermark in header.watermarks.items():
                 fields += [partition, watermark.encode()]
+            if header.seen is not None:
+                fields += [layout.SEEN, header.seen.encode()]
             pipeline.eval(_OPEN, 1, self._layout.headers[shard], *fields)
         await reached(pipeline.execute())
 
@@ -257,7 +261,7 @@ def _read(call: Call, reply: Any) -> Reply:
 
 def read_header(stored: Mapping[bytes, bytes]) -> Header:
     """A shard's hash as it lies in Redis, empty where there is none."""
-    own = (layout.STATE, layout.BUILD)
+    own = (layout.STATE, layout.BUILD, layout.SEEN)
     watermarks = {field.decode(): Watermark.decode(value) for field, value in stored.items() if field not in own}
-    build = stored.get(layout.BUILD)
-    return Header(stored.get(layout.STATE), build.decode() if build else None, watermarks)
+    build, seen = stored.get(layout.BUILD), stored.get(layout.SEEN)
+    return Header(stored.get(layout.STATE), build.decode() if build else None, watermarks, Seen.decode(seen) if seen else None)

@@ -2,15 +2,23 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from projectors.apply import Header, Store
 from projectors.generations import FED, GenerationDropped, Generations, ShardLost, first_header, level, number
 from schema import layout
 from schema.generation import Generation
 
-# writes what lay before the log into these shards, and returns the headers that they begin with
-Fill = Callable[[Generation, Sequence[int]], Awaitable[Mapping[int, Header]]]
+
+class Filled(NamedTuple):
+    """What shards begin with, and the end offsets that they have to reach before they are right."""
+
+    headers: Mapping[int, Header]
+    level: Mapping[str, int]
+
+
+# writes what lay before the log into these shards
+Fill = Callable[[Generation, Sequence[int]], Awaitable[Filled]]
 
 
 # so many checkpoints long lost shards are kept that readers see again: until the projector of the others has taken them, at its next
@@ -72,7 +80,8 @@ class WholeBuild:
         lost = [shard for shard, header in enumerate(headers) if header.state is None]
         if lost and self.record.state == "building":
             # nobody reads it yet: all of it is read again
-            headers = await _open(self._store, self.record, lost, None)
+            await self._store.open((await _begun(self.record, lost, None)).headers)
+            headers = await self._store.headers()
         self._builds = {self.record.build} | {header.build for header in headers if header.build and self.holds(header)}
         return headers
 
@@ -151,7 +160,12 @@ class LostShards:
         self._generations.check(record)
         self.record = record
         lost = [shard for shard, header in enumerate(headers) if header.state is None]
-        return await _open(self._store, self.record, lost, self._fill) if lost else headers
+        if not lost:
+            return headers
+        begun = await _begun(self.record, lost, self._fill)
+        self._ends = {p: max(self._ends.get(p, 0), begun.level.get(p, 0)) for p in self._ends.keys() | begun.level.keys()}
+        await self._store.open(begun.headers)
+        return await self._store.headers()
 
     async def settle(self) -> None:
         headers = await self.take()
@@ -174,15 +188,12 @@ def _precedence(record: Generation) -> tuple[bool, int, bool, int]:
     return record.state == "live", record.promoted_ms, record.by_itself, -number(record.name)
 
 
-async def _open(store: Store, record: Generation, shards: Sequence[int], fill: Fill | None) -> Sequence[Header]:
-    """Begin these shards again, each with a build of its own: what an old owner or reader remembers of them is then another one."""
+async def _begun(record: Generation, shards: Sequence[int], fill: Fill | None) -> Filled:
+    """These shards again, each with a build of its own: what an old owner or reader remembers of them is then another one."""
     if fill is not None:
-        headers = await fill(record, shards)
-    elif record.origin == "sql":
+        return await fill(record, shards)
+    if record.origin == "sql":
         raise ShardLost(
             f"{len(shards)} shards of generation {record.name} are gone from Redis, and its rows came from SQL. Run `viewgate rebuild`."
         )
-    else:
-        headers = {shard: first_header(record, secrets.token_hex(2)) for shard in shards}
-    await store.open(headers)
-    return await store.headers()
+    return Filled({shard: first_header(record, secrets.token_hex(2)) for shard in shards}, {})

@@ -5,15 +5,16 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 
-import asyncpg
 from redis.asyncio import Redis
 
 from projectors.apply import Header, reached
+from projectors.building import Filled
 from projectors.calls import Packing
+from projectors.captured import NotCaptured
 from projectors.fold import Claim
 from projectors.generations import Bounds, GenerationRefused
 from projectors.replay import partition_of
-from projectors.rows_at import Counted, NoOffsets, RowsAt, rows_at
+from projectors.rows_at import Counted, NoOffsets, RowsAt, RowsSource
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
@@ -26,19 +27,21 @@ LONG_AGO = "0:0"
 class Filling:
     """redis: answers bytes. told: how many rows have just been written."""
 
-    def __init__(self, pool: asyncpg.Pool, redis: Redis, definition: Definition, told: Callable[[int], None]) -> None:
-        self._pool, self._redis, self._definition, self._told = pool, redis, definition, told
+    def __init__(self, redis: Redis, definition: Definition, told: Callable[[int], None]) -> None:
+        self._redis, self._definition, self._told = redis, definition, told
 
-    async def lost(self, record: Generation, shards: Sequence[int]) -> Mapping[int, Header]:
-        """These shards, each under a build of its own; the headers that they begin with. Raises GenerationRefused, StoreUnavailable."""
+    async def lost(self, record: Generation, shards: Sequence[int], source: RowsSource) -> Filled:
+        """These shards, each under a build of its own. Raises GenerationRefused, StoreUnavailable."""
         builds = {shard: secrets.token_hex(2) for shard in shards}
         try:
-            async with rows_at(self._pool, self._definition) as rows:
+            async with source.open() as rows:
                 offsets = offsets_of(rows, record)
                 await self.fill(rows, record, builds)
-        except NoOffsets as reason:
+            level = await source.level(rows)
+        except (NoOffsets, NotCaptured) as reason:
             raise GenerationRefused(f"lost shards of {record.name} cannot be written from SQL again: {reason}") from reason
-        return {shard: Header(layout.BUILDING, build, offsets) for shard, build in builds.items()}
+        headers = {shard: Header(layout.BUILDING, build, offsets, rows.seen) for shard, build in builds.items()}
+        return Filled(headers, {str(partition): offset for partition, offset in level.items()})
 
     async def fill(self, rows: RowsAt, record: Generation, builds: Mapping[int, str]) -> None:
         """Every row and claim of the shards in `builds`, at most `record.rate` rows a second."""

@@ -13,6 +13,7 @@ from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation, Origin
 from schema.positions import Partition, Watermark
+from schema.seen import Seen
 
 FIRST = "g1"
 FED = ("building", "live", "retired")
@@ -85,6 +86,8 @@ class Generations:
         *,
         by_itself: bool = False,
         shards: int = layout.SHARDS,
+        slot: str = "",
+        seen: Seen | None = None,
     ) -> Generation | None:
         """Register a generation under a name never used before. None: somebody else has opened one at the same time, or before `by_itself`.
 
@@ -111,6 +114,8 @@ class Generations:
             by_itself=by_itself or not present,
             rate=rate,
             opened_ms=self._clock.now_ms(),
+            slot=slot,
+            seen=seen,
         )
         # a failover may have undone the name of one whose shards are still there
         while any(header.state is not None for header in await store_of(record).headers()):
@@ -134,16 +139,21 @@ class Generations:
         await self.register.replace(record, msgspec.structs.replace(record, state="building"))
         return await self.read(record.name) or record
 
-    async def filled(self, record: Generation) -> Generation:
-        """Its rows from SQL are all there. Raises GenerationRefused where somebody has begun to write them anew."""
-        opening = msgspec.structs.replace(record, state="opening")
+    async def filled(self, record: Generation, ends: Mapping[Partition, int]) -> Generation:
+        """Its rows from SQL are all there, and right once the log was read up to these ends.
+
+        Raises GenerationRefused where somebody has begun to write them anew.
+        """
+        level = record.level | {str(partition): max(end, record.level[str(partition)]) for partition, end in ends.items()}
+        opening = msgspec.structs.replace(record, state="opening", level=level)
         if not await self.register.replace(record, opening):
             raise GenerationRefused(f"somebody else writes {record.name} anew: look at `viewgate generations`.")
         return opening
 
-    async def refill(self, record: Generation, start: Mapping[Partition, int]) -> Generation:
+    async def refill(self, record: Generation, start: Mapping[Partition, int], slot: str, seen: Seen | None) -> Generation:
         """Begin again to write its rows, under another build: what is left of the old one is to be swept. Raises GenerationRefused."""
-        anew = msgspec.structs.replace(record, build=secrets.token_hex(2), start={str(p): offset for p, offset in start.items()})
+        begins = {str(partition): offset for partition, offset in start.items()}
+        anew = msgspec.structs.replace(record, build=secrets.token_hex(2), start=begins, slot=slot, seen=seen)
         if not await self.register.replace(record, anew):
             raise GenerationRefused(f"somebody else writes {record.name} too: look at `viewgate generations`.")
         return anew
@@ -189,7 +199,7 @@ def first_header(record: Generation, build: str) -> Header:
         partition: Watermark(offset, 0, record.topic_ids.get(partition.rpartition(":")[0], ""))
         for partition, offset in record.start.items()
     }
-    return Header(layout.BUILDING, build, watermarks)
+    return Header(layout.BUILDING, build, watermarks, record.seen)
 
 
 def _check_start(bounds: Bounds, start: Mapping[Partition, int]) -> None:

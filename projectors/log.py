@@ -183,9 +183,13 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         mine = self._consumer.assignment()
+        hints = {TopicPartition(*p): o for p, o in offsets.items() if TopicPartition(*p) in mine}
+        if not hints:
+            # which aiokafka calls an error: all partitions were lost at once, or have gone to others
+            return
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
-                await self._consumer.commit({TopicPartition(*p): o for p, o in offsets.items() if TopicPartition(*p) in mine})
+                await self._consumer.commit(hints)
         except (KafkaError, TimeoutError) as error:
             log.info("commit_skipped", error=repr(error))
 

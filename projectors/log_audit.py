@@ -92,8 +92,7 @@ class LogAudit:
         headers = await self._store.headers()
         watermarks = [offsets_of(header.watermarks) if is_judged(self._record, header) else None for header in headers]
         if anew or [shard.is_judged for shard in self._replay.shards] != [offsets is not None for offsets in watermarks]:
-            start, counted = await self._base.of(())
-            await self._replay.begin(start, watermarks, counted)
+            await self._replay.begin(await self._base.of(()), watermarks)
 
     async def _compared(self, number: int, in_view: set[str]) -> Report:
         report, effects = Report(), self._replay.shards[number].effects

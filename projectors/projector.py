@@ -202,9 +202,8 @@ class Projector:
         except BeginningUnknown:
             self._read_from_start(reading)
             return
-        changes = reading.fresh(decoded, self._build.record)
-        if len(decoded) > len(changes):
-            self._observer.duplicates(len(decoded) - len(changes))
+        changes = reading.fresh(batch, decoded, self._build.record)
+        self._observer.duplicates(len(decoded) - len(changes))
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
         if await self._apply(reading, changes, reading.mark(batch.end, ts_ms)):
             reading.next = batch.end

@@ -8,11 +8,13 @@ from projectors.apply import Header, Outcome, judge
 from projectors.calls import Advance
 from projectors.fold import Changes, Covered
 from projectors.generations import ShardLost
-from projectors.log import RetentionPassed
+from projectors.log import Batch, RetentionPassed
+from projectors.records.transaction import Transaction, transaction
 from projectors.repeats import NotTold, Repeats
 from schema.fields import Row
 from schema.generation import Generation
 from schema.positions import Partition, Run, Watermark
+from schema.seen import Seen
 
 
 class SourceChanged(Exception):
@@ -30,7 +32,8 @@ class Mark(NamedTuple):
 @dataclass(slots=True)
 class Reading:
     """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time folded.
-    watermarks: what is believed to be stored, by shard. checkpointed: the offset that the last checkpoint wrote everywhere."""
+    watermarks: what is believed to be stored, by shard. checkpointed: the offset that the last checkpoint wrote everywhere.
+    seen: by shard, what rows from SQL have in them of what is read."""
 
     partition: Partition
     row: type[Row]
@@ -39,7 +42,11 @@ class Reading:
     next: int
     ts_ms: int
     checkpointed: int = -1
+    seen: Mapping[int, Seen] = field(default_factory=dict)
     _repeats: Repeats | None = field(init=False)
+    # whether what is read may be in rows from SQL; and, of the batch that is folded next, the transactions that may be
+    _overlaps: bool = field(init=False)
+    _transactions: dict[int, Transaction] = field(init=False)
 
     def __post_init__(self) -> None:
         self.read_from(self.began)
@@ -52,21 +59,42 @@ class Reading:
         if len(watermarks) < len(stored):
             raise ShardLost(f"{len(stored) - len(watermarks)} of {len(stored)} shards have no watermark of {partition}")
         began = min(watermark.begins for watermark in watermarks.values())
-        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()))
+        seen = {shard: header.seen for shard, header in headers.items() if header.seen is not None}
+        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()), seen=seen)
 
     def read_from(self, offset: int) -> None:
         """Nothing is known of what was read before."""
         self.began = self.next = offset
         self._repeats = Repeats(self.ts_ms) if self.row.source.position == "debezium" else None
+        self._overlaps, self._transactions = bool(self.seen), {}
 
-    def fresh(self, changes: Changes, record: Generation) -> Changes:
+    def fresh(self, batch: Batch, changes: Changes, record: Generation) -> Changes:
         """Those that are not sent again, of the batch that is read next. Raises SourceChanged where that cannot be told."""
-        if self._repeats is None:
-            return changes
-        try:
-            return self._repeats.fresh(changes, record.promoted.get(str(self.partition)) if record.promoted else None)
-        except NotTold as reason:
-            raise SourceChanged(f"{self.partition}: {reason} Run `viewgate rebuild`.") from reason
+        if self._repeats is not None:
+            try:
+                changes = self._repeats.fresh(changes, record.promoted.get(str(self.partition)) if record.promoted else None)
+            except NotTold as reason:
+                raise SourceChanged(f"{self.partition}: {reason} Run `viewgate rebuild`.") from reason
+        self._trace(batch, changes)
+        return changes
+
+    def _trace(self, batch: Batch, changes: Changes) -> None:
+        """Learn which transactions wrote what is folded next, as long as rows from SQL may have them. Raises SourceChanged."""
+        self._transactions = {}
+        if not self._overlaps or not changes:
+            return
+        lsn, records = max(seen.lsn for seen in self.seen.values()), {record.offset: record for record in batch.records}
+        for offset, _ in changes:
+            told = transaction(records[offset])
+            if told is None:
+                raise SourceChanged(
+                    f"the change at {self.partition}:{offset} tells no source.txId and source.sequence, as Debezium's connector for "
+                    "PostgreSQL does, so whether the rows from SQL have it cannot be told. Run `viewgate rebuild`."
+                )
+            if told.commit < lsn:
+                self._transactions[offset] = told
+        # changes come in the order of their commits
+        self._overlaps = bool(self._transactions)
 
     def mark(self, offset: int, ts_ms: int) -> Mark:
         """At the end of the batch that was read last."""
@@ -106,8 +134,8 @@ class Reading:
 
     @property
     def mixed(self) -> bool:
-        """Whether some shard already has part of what comes next, as after a restart."""
-        return any(watermark.offset > self.next for watermark in self.watermarks.values())
+        """Whether some shard already has part of what comes next, as after a restart, or by its rows from SQL."""
+        return bool(self._transactions) or any(watermark.offset > self.next for watermark in self.watermarks.values())
 
     @property
     def lowest(self) -> int:
@@ -116,7 +144,16 @@ class Reading:
 
     def covered(self, shard_of: Callable[[str], int]) -> Covered:
         """Whether the shard of a text has an offset already, or is not written here."""
-        return lambda name, offset: (stored := self.watermarks.get(shard_of(name))) is None or offset < stored.offset
+
+        def covers(name: str, offset: int) -> bool:
+            shard = shard_of(name)
+            return (stored := self.watermarks.get(shard)) is None or offset < stored.offset or self._saw(shard, offset)
+
+        return covers
+
+    def _saw(self, shard: int, offset: int) -> bool:
+        told, seen = self._transactions.get(offset), self.seen.get(shard)
+        return told is not None and seen is not None and seen.has(told.commit, told.tx_id)
 
     def advance(self, shard: int, mark: Mark) -> Advance:
         """The step of one shard's watermark."""

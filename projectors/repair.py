@@ -7,15 +7,13 @@ comes late, twice, or beside another one or a projector changes nothing that is 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
-import asyncpg
-
 from projectors.apply import Applied, Header, Store
 from projectors.audit import Mismatch
 from projectors.calls import Call, Packing
 from projectors.clock import Clock
 from projectors.fold import Claim, Effects, Key
-from projectors.replay import BaseAhead, Offsets, Replay, ReplayImpossible, Tail, WritesLost, offsets_of, partition_of
-from projectors.rows_at import Counted, rows_at
+from projectors.replay import BaseAhead, Basis, Replay, ReplayImpossible, Tail, WritesLost, offsets_of, partition_of
+from projectors.rows_at import RowsSource
 from projectors.stored import Comparison, Look, OtherType, Shards, is_judged
 from schema.definition import Definition
 from schema.generation import Generation
@@ -33,7 +31,7 @@ class RepairStuck(Exception):
 class Base(Protocol):
     """What rows were at some offsets, from which the log is read."""
 
-    async def of(self, keys: Iterable[Key]) -> tuple[Offsets, Sequence[Counted]]:
+    async def of(self, keys: Iterable[Key]) -> Basis:
         """Raises ReplayImpossible, and what its source raises."""
         ...
 
@@ -44,26 +42,29 @@ class LogBase:
     def __init__(self, record: Generation) -> None:
         self._record = record
 
-    async def of(self, keys: Iterable[Key]) -> tuple[Offsets, Sequence[Counted]]:
+    async def of(self, keys: Iterable[Key]) -> Basis:
         if self._record.origin == "sql":
             raise ReplayImpossible(
                 f"the rows of generation {self._record.name} came from SQL, so the log does not say what they count to: "
-                "only a database that keeps Kafka's offsets beside its rows does. Else build it anew: `viewgate rebuild`."
+                "only a database that keeps Kafka's offsets beside its rows does, or one whose changes are captured. "
+                "Else build it anew: `viewgate rebuild`."
             )
-        return start_of(self._record), ()
+        return Basis(start_of(self._record))
 
 
 class SqlBase:
-    """The rows of a database that keeps Kafka's offsets beside them."""
+    """The rows of a database of which it is known where the log goes on after them."""
 
-    def __init__(self, pool: asyncpg.Pool, definition: Definition, record: Generation) -> None:
-        self._pool, self._definition, self._record = pool, definition, record
+    def __init__(self, source: RowsSource, record: Generation) -> None:
+        self._source, self._record = source, record
 
-    async def of(self, keys: Iterable[Key]) -> tuple[Offsets, Sequence[Counted]]:
-        """Raises NoOffsets, asyncpg's errors."""
-        async with rows_at(self._pool, self._definition) as rows:
+    async def of(self, keys: Iterable[Key]) -> Basis:
+        """Raises NoOffsets, NotCaptured, asyncpg's errors."""
+        async with self._source.open() as rows:
             counted = await rows.of(keys)
-            return {partition: rows.offsets.get(partition, 0) for partition in start_of(self._record)}, counted
+        level = await self._source.level(rows)
+        start = {partition: rows.offsets.get(partition, 0) for partition in start_of(self._record)}
+        return Basis(start, counted, rows.seen, {partition: end for partition, end in level.items() if partition in start})
 
 
 class Repair:
@@ -102,21 +103,21 @@ class Repair:
     async def _run(self, wanted: set[str]) -> None:
         keys = [key for key in map(self._comparison.key, sorted(wanted)) if key is not None]
         replay = Replay(self._definition, self._packing.layout, self._tail, self._clock, wanted.__contains__, self._told)
-        await self._begin(replay, *await self._base.of(keys))
+        await self._begin(replay, await self._base.of(keys))
         by_shard: dict[int, list[str]] = {number: [] for number, shard in enumerate(replay.shards) if shard.effects.claims}
         for row_id in sorted(wanted):
             by_shard.setdefault(self._packing.layout.shard(row_id), []).append(row_id)
         for number, ids in sorted(by_shard.items()):
             await self._mend(replay, number, ids)
 
-    async def _begin(self, replay: Replay, start: Offsets, counted: Sequence[Counted]) -> None:
+    async def _begin(self, replay: Replay, basis: Basis) -> None:
         """Once every shard has what the base has."""
         since = self._clock.monotonic()
         while True:
             headers = await self._store.headers()
             watermarks = [offsets_of(header.watermarks) if is_judged(self._record, header) else None for header in headers]
             try:
-                return await replay.begin(start, watermarks, counted)
+                return await replay.begin(basis, watermarks)
             except BaseAhead as ahead:
                 if self._clock.monotonic() - since > LATE_SECONDS:
                     raise RepairStuck(

@@ -4,7 +4,8 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
-from typing import Any, Protocol
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol
 
 from aiokafka import TopicPartition
 
@@ -13,18 +14,29 @@ from projectors.fold import Changes, Claim, Effects, Key, fold
 from projectors.log import Batch
 from projectors.records import decoders
 from projectors.records.envelope import Change, Undecodable
+from projectors.records.transaction import transaction
 from projectors.repeats import Repeats
 from projectors.rows_at import Counted
 from projectors.snapshot import KafkaReader
 from schema.definition import Definition
 from schema.layout import Layout
 from schema.positions import Partition
+from schema.seen import Seen
 
 WAIT_MS = 20
 STUCK_SECONDS = 30.0
 # of a value that a row of the base bears: when it was claimed is not known
 LONG_AGO = (0, 0)
 Offsets = Mapping[Partition, int]
+
+
+class Basis(NamedTuple):
+    """What rows were at `start`, from which the log is read; of that log they have what they have `seen`, and from `level` on all of it."""
+
+    start: Offsets
+    counted: Iterable[Counted] = ()
+    seen: Seen | None = None
+    level: Offsets = MappingProxyType({})
 
 
 class ReplayImpossible(Exception):
@@ -92,18 +104,21 @@ class Replay:
         self._reading = asyncio.Lock()
         self._read: dict[Partition, int] = {}
         self._repeats: dict[Partition, Repeats] = {}
+        self._seen: Seen | None = None
 
-    async def begin(self, start: Offsets, watermarks: Sequence[Offsets | None], base: Iterable[Counted] = ()) -> None:
-        """Begin with what the base counts to at `start`, and read the log up to the watermarks of each shard; None: not to be looked at.
+    async def begin(self, basis: Basis, watermarks: Sequence[Offsets | None]) -> None:
+        """Begin with what the base counts to, and read the log up to the watermarks of each shard; None: not to be looked at.
 
         Raises BaseAhead, and ReplayImpossible where the log no longer has `start`, or ends before a watermark.
         """
-        if any(offsets is not None and offsets.get(partition, -1) < start[partition] for offsets in watermarks for partition in start):
+        start, level = basis.start, {**basis.start, **basis.level}
+        if any(offsets is not None and offsets.get(partition, -1) < level[partition] for offsets in watermarks for partition in level):
             raise BaseAhead
+        self._seen = basis.seen
         self.shards = [_Shard(dict(offsets or start), offsets is not None) for offsets in watermarks]
         self._read = dict(start)
         self._repeats = {p: Repeats() for p in start if self._definition.topics[p.topic].source.position == "debezium"}
-        for counted in base:
+        for counted in basis.counted:
             self._share(self._of_base(counted), self._add)
         bounds = await self._tail.bounds()
         cut = [str(partition) for partition, offset in start.items() if bounds[partition][0] > offset]
@@ -196,7 +211,20 @@ class Replay:
             if change.op == "t":
                 raise ReplayImpossible(f"the table of topic {batch.partition.topic} was truncated at {batch.partition}:{record.offset}.")
             changes.append((record.offset, change))
-        return repeats.told(changes) if (repeats := self._repeats.get(batch.partition)) else changes
+        return self._unseen(batch, repeats.told(changes) if (repeats := self._repeats.get(batch.partition)) else changes)
+
+    def _unseen(self, batch: Batch, changes: Changes) -> Changes:
+        """Those that the base has not."""
+        if self._seen is None:
+            return changes
+        records, unseen = {record.offset: record for record in batch.records}, []
+        for offset, change in changes:
+            told = transaction(records[offset])
+            if told is None:
+                raise ReplayImpossible(f"{batch.partition}:{offset} does not tell which transaction wrote it. Run `viewgate rebuild`.")
+            if not self._seen.has(told.commit, told.tx_id):
+                unseen.append((offset, change))
+        return unseen
 
     def _share(self, effects: Effects, give: Callable[[int, Effects], None], only: int | None = None) -> None:
         """Give each shard that is looked at, or only one, its part of the wanted effects."""

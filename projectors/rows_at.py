@@ -1,13 +1,14 @@
 """The rows of the source database and what they count to, all of one moment, and Kafka's offsets at that moment. Reads only.
 
-The offsets are those that a sink keeps in the transactions in which it writes the rows: what the tables hold is the log below them.
+Here the offsets are those that a sink keeps in the transactions in which it writes the rows: what the tables hold is the log below them.
+Of a database whose changes are captured they come from captured.py.
 """
 
 from bisect import bisect_right
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import asyncpg
 
@@ -16,6 +17,7 @@ from schema import sql
 from schema.definition import Definition
 from schema.fields import Row
 from schema.positions import Partition
+from schema.seen import Seen
 
 # one page of a cursor; the first waits until a table is sorted or aggregated, however large it is
 PAGE_SECONDS = 3600.0
@@ -38,10 +40,13 @@ class Counted(NamedTuple):
 
 
 class RowsAt:
-    """offsets: the next one of each partition that the sink had begun; of any other it had nothing. Made by `rows_at`."""
+    """offsets: where the log goes on, in each partition of which the rows have anything. seen: what they have of it all the same.
 
-    def __init__(self, connection: Connection, definition: Definition, offsets: Mapping[Partition, int]) -> None:
-        self._connection, self._definition, self.offsets = connection, definition, offsets
+    Made by a RowsSource.
+    """
+
+    def __init__(self, connection: Connection, definition: Definition, offsets: Mapping[Partition, int], seen: Seen | None = None) -> None:
+        self._connection, self._definition, self.offsets, self.seen = connection, definition, offsets, seen
         self._aggregates = definition.aggregates
         self._nothing = dict.fromkeys((f.name for f in definition.aggregates), 0)
 
@@ -95,6 +100,39 @@ class RowsAt:
         return [Counted(key, rows.get(key), amounts[key]) for key in sorted(amounts)]
 
 
+class RowsSource(Protocol):
+    """Where rows come from, as often as they are asked for. slot: of the connector that captures them, "" for none."""
+
+    @property
+    def slot(self) -> str: ...
+
+    def open(self) -> AbstractAsyncContextManager[RowsAt]:
+        """One snapshot of the database, as long as the context lasts. Raises NoOffsets, NotCaptured, asyncpg's errors."""
+        ...
+
+    async def level(self, rows: RowsAt) -> Mapping[Partition, int]:
+        """Where the log has all that the rows have: who has read it as far has neither more nor less. May be awaited after `open`.
+
+        Raises what `open` raises.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SinkRows:
+    """A RowsSource: what a sink has written, with its offsets."""
+
+    pool: asyncpg.Pool
+    definition: Definition
+    slot: str = field(default="", init=False)
+
+    def open(self) -> AbstractAsyncContextManager[RowsAt]:
+        return rows_at(self.pool, self.definition)
+
+    async def level(self, rows: RowsAt) -> Mapping[Partition, int]:
+        return rows.offsets
+
+
 @asynccontextmanager
 async def rows_at(pool: asyncpg.Pool, definition: Definition) -> AsyncIterator[RowsAt]:
     """One snapshot of the database, as long as the context lasts. Raises NoOffsets, asyncpg's errors."""
@@ -116,7 +154,8 @@ async def _offsets(connection: Connection, definition: Definition) -> dict[Parti
     if await connection.fetchval("SELECT to_regclass($1)", sql.POSITIONS) is None:
         raise NoOffsets(
             f"this database keeps no offsets beside its rows (there is no table {sql.POSITIONS}), as a sink does that writes both in one "
-            "transaction; a change data capture connector does not. Build the view from Kafka: `viewgate rebuild --from beginning`."
+            "transaction, and the topics' records do not tell which transaction wrote them (source.txId and source.sequence), as those of "
+            "Debezium's connector for PostgreSQL do. Build the view from Kafka: `viewgate rebuild --from beginning`."
         )
     stored = await connection.fetch(sql.positions(), list(definition.topics))
     return {Partition(topic, number): offset for topic, number, offset in stored}

@@ -4,6 +4,8 @@ from typing import Literal
 
 from msgspec import Struct, json
 
+from schema.seen import Seen
+
 State = Literal["filling", "opening", "building", "live", "retired", "dropping"]
 Origin = Literal["beginning", "snapshot", "sql"]
 
@@ -17,6 +19,7 @@ class Generation(Struct, frozen=True):
     to be promoted. promoted: the offsets it had reached when it was. topic_ids: Kafka's id of each topic.
     state: `filling` while rows from SQL are written, `opening` while its headers are; `retired` was live, and is still kept up to date.
     origin: what lay before `start`: nothing, what a snapshot in the topics repeats, or rows that were written from SQL.
+    slot: of the connector, and seen: what its rows have in them, where they came from SQL under change data capture.
     by_itself: promoted without being told to, since there was no other when it was opened. rate: most changes a second while it is
     built, None: no limit. opened_ms, promoted_ms, retired_ms: when, in Unix ms; 0: not yet.
     """
@@ -38,6 +41,8 @@ class Generation(Struct, frozen=True):
     opened_ms: int = 0
     promoted_ms: int = 0
     retired_ms: int = 0
+    slot: str = ""
+    seen: Seen | None = None
 
     def encode(self) -> bytes:
         return json.encode(self)

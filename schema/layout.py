@@ -4,7 +4,8 @@
     {<view>}:generations                set: every name that a generation has ever had
     {<view>}:generation:<g>             its record (schema/generation.py)
     {<view>}:progress:<g>               hash: partition → Unix ms up to which the view has it
-    <view>:<g>:{tag}                    header of a shard, hash: state, build, and a watermark per partition
+    <view>:<g>:{tag}                    header of a shard, hash: state, build, a watermark per partition; seen, where its rows came from
+                                        SQL under change data capture (schema/seen.py)
     <view>:<g>.<build>:{tag}:<id>       one row of the view, hash: field code → JSON fragment, strings without their quotes
     <view>:<g>.<build>:{tag}@<name>:<v> claimants of value v of lookup field <name>, hash: id → when claimed
     <view>:cache:…                      cache-aside's own
@@ -28,7 +29,7 @@ from schema.fields import Column
 
 SHARDS = 256
 SLOTS = 16384
-STATE, BUILD = b"state", b"build"
+STATE, BUILD, SEEN = b"state", b"build", b"seen"
 LIVE, BUILDING = b"live", b"building"
 NULL = b"null"
 LONGEST_KEY = 128

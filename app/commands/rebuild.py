@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from functools import partial
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import typer
 import uvloop
@@ -17,6 +17,7 @@ from app.commands.project import STOPS
 from app.console import console
 from app.feeds import Feed, Part, collect_less, open_consumer, open_log, sources
 from app.settings import Settings, read_settings
+from app.sql_rows import source_of
 from app.stopping import told_to_stop
 from app.switching import Switch, behind_by
 from app.telemetry import ProjectorMetrics, set_up_logs
@@ -24,16 +25,18 @@ from app.views import definition_of
 from app.worker import Beside
 from loaders.sql import AWAY, count
 from projectors.apply import Header, RedisStore, StoreUnavailable
+from projectors.captured import NotCaptured
 from projectors.filling import Filling, start_of
 from projectors.generations import Bounds, GenerationRefused, reached_offsets
 from projectors.log import end
-from projectors.rows_at import NoOffsets, rows_at
+from projectors.rows_at import NoOffsets
 from projectors.snapshot import KafkaReader, SnapshotUnsound, last_snapshot
 from projectors.sweeping import sweep
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.positions import Partition
+from schema.seen import Seen
 
 LOOK_SECONDS = 0.5
 
@@ -46,6 +49,15 @@ class Origin(StrEnum):
     SQL = "sql"
 
 
+class Asked(NamedTuple):
+    """What the command was told."""
+
+    origin: Origin
+    rate: int | None
+    slot: str | None
+    new: bool
+
+
 def rebuild(
     origin: Annotated[
         Origin, typer.Option("--from", help="Kafka's beginning, the last snapshot of a connector in the topics, or rows from SQL.")
@@ -53,6 +65,9 @@ def rebuild(
     rate: Annotated[int | None, typer.Option(help="Most changes a second that are read; without it as many as can be.", min=1)] = None,
     promote: Annotated[bool, typer.Option("--promote", help="Put it live at the end, if it compares well.")] = False,
     new: Annotated[bool, typer.Option("--new", help="Begin another one, though one is unfinished.")] = False,
+    slot: Annotated[
+        str | None, typer.Option(help="With --from sql: the connector's replication slot, where the database has several.")
+    ] = None,
 ) -> None:
     """Build the view anew, under a name of its own, while readers read the live one; ends when it is level and was compared.
 
@@ -69,18 +84,22 @@ def rebuild(
     collect_less()
     set_up_logs("error" if settings.log_level == "info" else settings.log_level)
     try:
-        uvloop.run(_rebuild(settings, definition_of(settings), origin, rate, promote=promote, new=new))
+        uvloop.run(_rebuild(settings, definition_of(settings), Asked(origin, rate, slot, new), promote=promote))
     except STOPS as error:
         raise CommandError(f"Nothing was put live: {error}") from error
     except AWAY as away:
         raise CommandError(f"PostgreSQL cannot be reached ({away}): see VIEWGATE_POSTGRES_URL.") from away
 
 
-async def _rebuild(settings: Settings, definition: Definition, origin: Origin, rate: int | None, *, promote: bool, new: bool) -> None:
+async def _rebuild(settings: Settings, definition: Definition, asked: Asked, *, promote: bool) -> None:
     stop = told_to_stop()
     async with open_clients(settings) as clients, tried():
         switch = Switch(settings, definition, clients)
-        record = await _opened(switch, origin, rate, new=new)
+        opening = asyncio.create_task(_opened(switch, asked))
+        if not await _ended(opening, stop):
+            typer.echo("Nothing was opened, or its rows are not all written: `viewgate rebuild` begins them again.")
+            return
+        record = opening.result()
         feed = Feed(settings, definition, clients.redis, Beside(ProjectorMetrics()), Part(record.name, record.build))
         ended = asyncio.Event()
         running = asyncio.create_task(feed.run(ended))
@@ -88,7 +107,9 @@ async def _rebuild(settings: Settings, definition: Definition, origin: Origin, r
             if not await _built(switch, record, running, stop):
                 typer.echo(f"{record.name} is unfinished: `viewgate rebuild` goes on with it, `viewgate drop {record.name}` removes it.")
                 return
-            if promote:
+            if await switch.generations.live() == record.name:
+                typer.echo(f"{record.name} is level, and live: no other was.")
+            elif promote:
                 await switched(switch, record.name, force=False)
             else:
                 typer.echo(f"{record.name} is level. `viewgate promote {record.name}` compares it and lets readers see it.")
@@ -97,18 +118,29 @@ async def _rebuild(settings: Settings, definition: Definition, origin: Origin, r
             await asyncio.wait({running}, timeout=10)
 
 
-async def _opened(switch: Switch, origin: Origin, rate: int | None, *, new: bool) -> Generation:
+async def _ended(task: "asyncio.Task[Generation]", stop: asyncio.Event) -> bool:
+    """Whether it ended before it was told to stop, which cancels it."""
+    told = asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+    told.cancel()
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    return not task.cancelled()
+
+
+async def _opened(switch: Switch, asked: Asked) -> Generation:
     """The unfinished one, or a new one."""
     ours = [r for r in await switch.generations.all() if r.definition == switch.definition.fingerprint and not r.by_itself]
     unfinished = [record for record in ours if record.state in {"filling", "opening", "building"}]
-    if unfinished and not new:
+    if unfinished and not asked.new:
         record = unfinished[-1]
         typer.echo(f"Going on with {record.name}, from {_origin(record)}, opened {shown(record.opened_ms)} ago.")
-        return await _filled(switch, rate, record) if record.state == "filling" else record
-    return await (_filled(switch, rate, None) if origin is Origin.SQL else _added(switch, origin, rate))
+        return await _filled(switch, asked, record) if record.state == "filling" else record
+    return await (_filled(switch, asked, None) if asked.origin is Origin.SQL else _added(switch, asked))
 
 
-async def _filled(switch: Switch, rate: int | None, again: Generation | None) -> Generation:
+async def _filled(switch: Switch, asked: Asked, again: Generation | None) -> Generation:
     """With its rows from SQL, in a new generation or once more in one that was cut off."""
     definition, clients = switch.definition, switch.clients
     async with open_log(switch.settings, None) as log_:
@@ -116,35 +148,47 @@ async def _filled(switch: Switch, rate: int | None, again: Generation | None) ->
         bounds, ids = await sources(log_, definition)
     out = console(stderr=True)
     try:
-        async with rows_at(clients.postgres, definition) as rows:
-            start = start_of(rows, bounds)
-            record = await (switch.generations.refill(again, start) if again else _register(switch, bounds, ids, start, Origin.SQL, rate))
+        source = await source_of(switch.settings, definition, clients.postgres, asked.slot or (again.slot if again else "") or None, _waits)
+        async with source.open() as rows:
+            start, has = start_of(rows, bounds), (source.slot, rows.seen)
+            record = await (switch.generations.refill(again, start, *has) if again else _register(switch, bounds, ids, start, asked, *has))
             if again:
                 keys = layout.Layout(definition.name, record.name, record.shards)
                 await sweep(clients.redis, keys.all_pattern(), lambda name: name.startswith(keys.rows_start()), lambda _: None)
             with Progress(console=out, disable=not out.is_terminal) as progress:
                 bar = progress.add_task("Rows from SQL", total=await count(clients.postgres, definition))
-                filling = Filling(clients.postgres, clients.redis, definition, lambda written: progress.advance(bar, written))
+                filling = Filling(clients.redis, definition, lambda written: progress.advance(bar, written))
                 await filling.fill(rows, record, dict.fromkeys(range(record.shards), record.build))
-    except NoOffsets as reason:
+        level = await source.level(rows)
+    except (NoOffsets, NotCaptured) as reason:
         raise GenerationRefused(str(reason)) from reason
-    return await switch.generations.filled(record)
+    return await switch.generations.filled(record, level)
 
 
-async def _added(switch: Switch, origin: Origin, rate: int | None) -> Generation:
+def _waits(what: str, _: float) -> None:
+    typer.echo(what, err=True)
+
+
+async def _added(switch: Switch, asked: Asked) -> Generation:
     definition = switch.definition
     async with open_log(switch.settings, None) as log_:
         await log_.start(definition.topics)
         bounds, ids = await sources(log_, definition)
-        start = dict.fromkeys(bounds, 0) if origin is Origin.BEGINNING else await _snapshot(switch)
-    return await _register(switch, bounds, ids, start, origin, rate)
+        start = dict.fromkeys(bounds, 0) if asked.origin is Origin.BEGINNING else await _snapshot(switch)
+    return await _register(switch, bounds, ids, start, asked)
 
 
 async def _register(
-    switch: Switch, bounds: Bounds, ids: Mapping[str, str], start: Mapping[Partition, int], origin: Origin, rate: int | None
+    switch: Switch,
+    bounds: Bounds,
+    ids: Mapping[str, str],
+    start: Mapping[Partition, int],
+    asked: Asked,
+    slot: str = "",
+    seen: Seen | None = None,
 ) -> Generation:
     stores = partial(RedisStore.of, switch.clients.redis, switch.definition)
-    record = await switch.generations.add(stores, bounds, ids, start, origin.value, rate)
+    record = await switch.generations.add(stores, bounds, ids, start, asked.origin.value, asked.rate, slot=slot, seen=seen)
     if record is None:
         raise GenerationRefused("somebody else has opened a generation at the same time: look at `viewgate generations`.")
     typer.echo(f"Building {record.name} from {_origin(record)}.")

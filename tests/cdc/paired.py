@@ -1,40 +1,31 @@
-"""The users of the demo by an at-least-once connector: sources that go by Debezium's pairs of LSNs. Some columns are left out."""
+"""The users again, for a connector that sends changes at least once: position `debezium`. Fewer columns are shown."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 
-from schema.fields import Column, Count, Row
+from schema import user
+from schema.fields import Column, Count
 
 
-class Users(Row, topic="users", key="user_id", position="debezium"):
-    user_id: int
-    username: str
-    name: str | None
-    joined_at: datetime
+class Users(user.Users, topic="users", key="user_id", position="debezium"):
+    """The same table."""
 
 
-class Tweets(Row, topic="tweets", key="tweet_id", position="debezium"):
-    tweet_id: int
-    user_id: int
-    text: str
-    created_at: datetime
+class Tweets(user.Tweets, topic="tweets", key="tweet_id", position="debezium"):
+    """The same table."""
 
 
-class Follows(Row, topic="follows", key="follow_id", position="debezium"):
-    follow_id: int
-    follower_id: int
-    followee_id: int
-    created_at: datetime
+class Follows(user.Follows, topic="follows", key="follow_id", position="debezium"):
+    """The same table."""
 
 
 @dataclass
-class PairedView:
-    """A user."""
+class UserView:
+    """A user: the name, and how much of everything."""
 
     id: str
-    username: Annotated[str, Column(Users, lookup=True)]
-    name: Annotated[str | None, Column(Users)]
-    tweet_count: Annotated[int, Count(Tweets, by="user_id")]
-    following_count: Annotated[int, Count(Follows, by="follower_id")]
-    follower_count: Annotated[int, Count(Follows, by="followee_id")]
+    username: Annotated[str, Column(Users, "The handle.", lookup=True)]
+    name: Annotated[str | None, Column(Users, "The name as shown.")]
+    tweet_count: Annotated[int, Count(Tweets, by="user_id", description="Tweets that the user wrote.")]
+    following_count: Annotated[int, Count(Follows, by="follower_id", description="Users that this user follows.")]
+    follower_count: Annotated[int, Count(Follows, by="followee_id", description="Users that follow this user.")]

@@ -14,7 +14,7 @@ from demo.servers.server import Server
 from projectors.log import end
 from projectors.snapshot import KafkaReader
 from tests.cdc.captured import SINCE, Captured, open_captured
-from tests.cdc.paired import PairedView
+from tests.cdc.paired import UserView
 from tests.cdc.writers import USERS, write_through_kills
 from tests.demos import CACHE
 
@@ -35,7 +35,7 @@ async def paired(
     with scratch() as folder:
         async with (
             connect.start(apache_kafka_at.address, folder, CACHE, exactly_once=False, say=print) as worker,
-            open_captured(worker, apache_kafka_at, redis_at, postgres_at, tmp_path, PairedView) as opened,
+            open_captured(worker, apache_kafka_at, redis_at, postgres_at, tmp_path, UserView) as opened,
         ):
             yield opened
 

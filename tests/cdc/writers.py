@@ -13,8 +13,6 @@ USERS = 200
 WRITERS = 8
 # between two kills
 TRANSACTIONS = 1_000
-# of each writer, between two transactions: what is written while a worker starts has to be sent too
-PAUSE_SECONDS = 0.01
 
 
 async def write_through_kills(road: Captured, kills: int) -> None:
@@ -38,10 +36,14 @@ async def _done(writers: "list[Writer]", transactions: int) -> None:
 
 @dataclass(slots=True)
 class Writer:
-    """One of WRITERS. Its rows' ids are its own: number, number + WRITERS, …; the users that it counts for are everybody's."""
+    """One of WRITERS. Its rows' ids are its own: number, number + WRITERS, …; the users that it counts for are everybody's.
+
+    pause_seconds: after each transaction; what is written while a worker starts has to be sent too.
+    """
 
     pool: asyncpg.Pool
     number: int
+    pause_seconds: float = 0.01
     dice: random.Random = field(init=False)
     transactions: int = 0
     _last: int = 0
@@ -66,7 +68,7 @@ class Writer:
                 else:
                     await transaction.commit()
             self.transactions += 1
-            await asyncio.sleep(PAUSE_SECONDS)
+            await asyncio.sleep(self.pause_seconds)
 
     async def _act(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         acts = (self._copy, self._insert, self._insert, self._move, self._rekey, self._delete, self._rename)

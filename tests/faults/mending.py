@@ -10,7 +10,7 @@ from projectors.generations import Generations
 from projectors.log import Batch
 from projectors.records.envelope import decoder
 from projectors.repair import LogBase, Repair
-from projectors.replay import Offsets
+from projectors.replay import Basis, Offsets
 from projectors.rows_at import Counted
 from projectors.stored import RedisShards
 from schema import layout
@@ -58,10 +58,10 @@ class MemoryBase:
             row = DEFINITION.topics[partition.topic]
             self._effects.add(fold(DEFINITION, row, [(r.offset, decoder(row)(r.value)) for r in records if r.value is not None]))
 
-    async def of(self, keys: Iterable[Key]) -> tuple[Offsets, Sequence[Counted]]:
+    async def of(self, keys: Iterable[Key]) -> Basis:
         counts, names = self._effects.counts, [f.name for f in DEFINITION.aggregates]
         amounts = {key: {name: counts.get(name, {}).get(key, 0) for name in names} for key in keys}
-        return self.offsets, [Counted(key, self._effects.profiles.get(key), found) for key, found in amounts.items()]
+        return Basis(self.offsets, [Counted(key, self._effects.profiles.get(key), found) for key, found in amounts.items()])
 
 
 @dataclass(slots=True)

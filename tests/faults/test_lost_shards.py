@@ -1,13 +1,19 @@
 """Shards that are gone under a live generation: the others go on, and they are built again by a projector of their own."""
 
 import random
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
 from loaders.view import ViewLoader
-from projectors.generations import GenerationDropped, Generations, ShardLost
+from projectors.apply import RedisStore
+from projectors.building import Filled, LostShards
+from projectors.generations import GenerationDropped, Generations, ShardLost, first_header
+from schema import layout
+from schema.generation import Generation
 from schema.loader import ViewNotReady
+from schema.seen import Seen
 from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Tables, World, follow, user
 from tests.faults.snapshots import dump, lose, restore
 from tests.faults.stores import Crashed, Halting
@@ -162,6 +168,42 @@ async def test_rows_that_came_from_sql_cannot_be_read_again_from_kafka(world: Wo
     await owner.level()
     with pytest.raises(ShardLost, match="came from SQL"):
         await (await world.owner_of_the_lost()).level()
+
+
+async def test_rows_of_a_later_moment_are_shown_when_the_log_was_read_as_far(world: World) -> None:
+    owner = await populated(world)
+    record = await Generations(world.redis, world.definition).read("g1")
+    assert record is not None
+    partition, end = next((at, end) for at, end in world.topics.ends.items() if at.topic.endswith("follows"))
+
+    async def fill(record: Generation, shards: Sequence[int]) -> Filled:
+        return Filled({shard: first_header(record, "later") for shard in shards}, {str(partition): end + 1})
+
+    await lose(world.redis, world.keys, 2)
+    await owner.level()
+    store, ends = RedisStore.of(world.redis, world.definition, record), {str(p): offset for p, offset in world.topics.ends.items()}
+    rebuilder = world._owner(LostShards(Generations(world.redis, world.definition), store, record, ends, fill), store, 7, 0)
+    await rebuilder.level()
+    assert (await store.headers())[2].state == layout.BUILDING
+    number = 1000
+    while world.topics.ends[partition] == end:
+        world.put(follow(number := number + 1, 1, 2))
+    await finish(rebuilder)
+    await owner.level()
+    assert (await store.headers())[2].state == layout.LIVE
+    await world.exact()
+
+
+async def test_a_shard_keeps_what_its_rows_have_seen(world: World) -> None:
+    await populated(world)
+    record = await Generations(world.redis, world.definition).read("g1")
+    assert record is not None
+    seen = Seen(2**63 - 1, 2**40, frozenset({2**39, 7}))
+    record = msgspec.structs.replace(record, name="g2", seen=seen, slot="app", state="opening")
+    store = RedisStore.of(world.redis, world.definition, record)
+    await Generations(world.redis, world.definition).opened(record, store)
+    assert {header.seen for header in await store.headers()} == {seen}
+    assert Generation.decode(record.encode()) == record
 
 
 async def _rebuilder_of(world: World, owner: Owner) -> Owner:

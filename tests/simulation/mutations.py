@@ -118,8 +118,8 @@ MUTATIONS = {
     "repair-counts-repeats": Mutation(
         "projectors.replay",
         "a repair drops what the projector drops",
-        "return repeats.told(changes) if",
-        "return changes if",
+        "self._unseen(batch, repeats.told(changes) if",
+        "self._unseen(batch, changes if",
     ),
     "cancelled-out-not-sent": Mutation(
         "projectors.fold",
