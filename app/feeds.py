@@ -75,7 +75,7 @@ class Feed:
             except StoreUnavailable as away:
                 log.warning("redis_away", error=str(away))
             except KafkaError as away:
-                if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
+                if not is_away(away):
                     raise
                 log.warning("kafka_away", at=self.settings.kafka_bootstrap, error=repr(away))
             else:
@@ -120,6 +120,11 @@ class Feed:
                 return await Filling(pool, self.redis, self.definition, lambda _: None).lost(record, shards)
             except AWAY as away:
                 raise StoreUnavailable(f"PostgreSQL cannot be reached: {away}") from away
+
+
+def is_away(error: KafkaError) -> bool:
+    """Whether trying again may mend it."""
+    return bool(error.retriable or isinstance(error, KafkaTimeoutError | KafkaUnavailableError))
 
 
 def collect_less() -> None:

@@ -2,16 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
 from typing import Any
 
 import structlog
-from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
+from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from app.clients import open_redis
-from app.feeds import Feed, Part, open_log, sources
+from app.feeds import Feed, Part, is_away, open_log, sources
+from app.publishing import Publishing
 from app.settings import Settings
 from app.stages import RowTopics
 from app.telemetry import ProjectorMetrics
@@ -32,10 +33,25 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
     redis = open_redis(settings, settings.redis_url)
     try:
         rows = RowTopics(settings, definition, metrics)
-        running = Worker(settings, definition, metrics, redis, rows.level).run(stop)
-        await _within(stop, rows.beside(running, stop) if definition.changelogs else running)
+        running = [Worker(settings, definition, metrics, redis, rows.level).run(stop)]
+        if definition.changelogs:
+            running.append(rows.run(stop))
+        if settings.view_topic:
+            running.append(Publishing(settings, definition, redis).run(stop))
+        await _within(stop, _abreast(running))
     finally:
         await redis.aclose()
+
+
+async def _abreast(running: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of them. What ends one with an error ends all."""
+    tasks = [asyncio.ensure_future(one) for one in running]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _within(stop: asyncio.Event, running: Coroutine[Any, Any, None]) -> None:
@@ -114,7 +130,7 @@ class Worker:
         except StoreUnavailable as away:
             log.warning("redis_away", error=str(away))
         except KafkaError as away:
-            if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
+            if not is_away(away):
                 raise
             log.warning("kafka_away", at=self._settings.kafka_bootstrap, error=repr(away))
 

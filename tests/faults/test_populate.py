@@ -1,0 +1,227 @@
+"""A second Redis kept from the view topic alone: random histories of faults on both sides, each healed and compared hash by hash."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiokafka.errors import KafkaError
+from redis.asyncio import Redis
+
+from demo.servers.server import Server
+from projectors.apply import StoreUnavailable
+from projectors.sweeping import sweep_strays
+from tests.faults.arranged import CHECKPOINT_SECONDS, Owner, Tables, World
+from tests.faults.copying import FAULTS, Copying, Populating, Publishing, failing
+from tests.faults.snapshots import Snapshot, dump, restore
+from tests.faults.stores import Crashed, go_on
+
+HISTORIES = 40
+LENGTH = 40
+OFTEN = ("produce", "produce", "step", "step", "publish", "publish", "populate", "populate")
+RARE = ("fail_publishing", "fail_populating", "zombie", "twice", "fail_over", "fail_over_second", "snapshot", "compact", "empty", "restart")
+
+
+def other(server: Server, number: int) -> Redis:
+    """Another database of the server."""
+    return Redis.from_url(f"{server.address.rpartition('/')[0]}/{number}")
+
+
+@pytest.fixture
+async def second(redis: Redis, redis_at: Server) -> AsyncIterator[Redis]:
+    client = other(redis_at, 1)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def third(redis: Redis, redis_at: Server) -> AsyncIterator[Redis]:
+    client = other(redis_at, 2)
+    yield client
+    await client.aclose()
+
+
+class History:
+    """A projector, two processes that publish, two that populate, and what happens to all of them and to both Redises."""
+
+    def __init__(self, copying: Copying, owner: Owner, seed: int) -> None:
+        self._rng, self._copying, self._owner = random.Random(seed), copying, owner
+        self._tables = Tables(copying.world, self._rng)
+        self._publishing: list[Publishing] = []
+        self._populating: list[Populating] = []
+        self._snapshots: list[Snapshot] = []
+        self._second: list[Snapshot] = []
+        self.told: list[str] = []
+
+    async def run(self) -> None:
+        self._publishing = [await self._copying.publishing() for _ in range(2)]
+        self._populating = [self._populated() for _ in range(2)]
+        for _ in range(LENGTH):
+            operation = self._rng.choice(OFTEN * 2 + RARE)
+            self.told.append(operation)
+            await getattr(self, f"_{operation}")()
+
+    async def heal(self) -> None:
+        """Everybody goes on, then a compacted log is read from its beginning, and goes on being read."""
+        await self._owner.level()
+        await self._copying.publish()
+        for populating in self._populating:
+            await self._rounds(populating)
+        await self._copying.equal()
+
+    def _populated(self) -> Populating:
+        return self._copying.populating(limit=self._rng.choice((1, 2, 5, 20)))
+
+    async def _produce(self) -> None:
+        for _ in range(self._rng.randint(1, 6)):
+            self._tables.change()
+
+    async def _step(self) -> None:
+        self._owner.clock.seconds += self._rng.choice((0, CHECKPOINT_SECONDS))
+        await self._owner.projector.run(_Rounds(2))
+
+    async def _publish(self) -> None:
+        await self._try_publishing(self._rng.randrange(2))
+
+    async def _populate(self) -> None:
+        for _ in range(self._rng.randint(1, 12)):
+            await self._rounds(self._rng.choice(self._populating), 1)
+
+    async def _try_publishing(self, place: int) -> None:
+        """One that is shut out, or has lost its way, opens the topic anew."""
+        publishing = self._publishing[place]
+        publishing.clock.seconds += self._rng.choice((0, 1))
+        try:
+            await publishing.publisher.round()
+        except (Crashed, StoreUnavailable, KafkaError):
+            self._publishing[place] = await self._copying.publishing()
+
+    async def _rounds(self, populating: Populating, rounds: int = 2000) -> None:
+        """As `Populate.run` goes on, until nothing comes; but one that crashed is another one."""
+        for _ in range(rounds):
+            try:
+                await populating.populate.step()
+            except StoreUnavailable:
+                populating.populate._readings.clear()
+            except Crashed:
+                self._populating[self._populating.index(populating)] = self._populated()
+                return
+            if populating.log.quiet >= 3:
+                return
+
+    async def _fail_publishing(self) -> None:
+        place = self._rng.randrange(2)
+        publishing = self._publishing[place]
+        pause = failing(self._rng.choice(FAULTS), self._rng.randint(1, 12))
+        publishing.redis.pause = publishing.topic.pause = pause
+        await self._try_publishing(place)
+        publishing.redis.pause = publishing.topic.pause = go_on
+
+    async def _fail_populating(self) -> None:
+        populating = self._rng.choice(self._populating)
+        populating.redis.pause = failing(self._rng.choice(FAULTS[:3]), self._rng.randint(1, 8))
+        await self._rounds(populating, 4)
+        populating.redis.pause = go_on
+
+    async def _zombie(self) -> None:
+        """One that publishes stands still in the middle, and goes on when others have published, and the view has changed."""
+
+        async def meanwhile() -> None:
+            await self._produce()
+            await self._step()
+            await self._try_publishing(1 - place)
+
+        place = self._rng.randrange(2)
+        publishing = self._publishing[place]
+        if self._rng.random() < 0.7:
+            # it is the other that was shut out, as long as this one is not
+            self._publishing[place] = publishing = await self._copying.publishing()
+        publishing.redis.pause = publishing.topic.pause = self._once(meanwhile)
+        await self._try_publishing(place)
+        publishing.redis.pause = publishing.topic.pause = go_on
+
+    async def _twice(self) -> None:
+        """Two populate the same Redis, one in the middle of the other."""
+
+        async def meanwhile() -> None:
+            await self._rounds(populating[1], 4)
+
+        populating = self._rng.sample(self._populating, 2)
+        populating[0].redis.pause = self._once(meanwhile)
+        await self._rounds(populating[0], 4)
+        populating[0].redis.pause = go_on
+
+    def _once(self, meanwhile: Callable[[], Awaitable[None]]) -> Callable[[str], Awaitable[None]]:
+        left = self._rng.randint(1, 14)
+
+        async def pause(_: str) -> None:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                await meanwhile()
+
+        return pause
+
+    async def _snapshot(self) -> None:
+        world = self._copying.world
+        shard = self._rng.choice((None, *range(world.shards)))
+        self._snapshots.append(await dump(world.redis, world.keys, shard))
+        self._second.append(await dump(self._copying.second, world.keys, shard))
+
+    async def _fail_over(self) -> None:
+        if self._snapshots:
+            await restore(self._copying.world.redis, self._rng.choice(self._snapshots))
+            # what was not projected again yet could else not be told from what was
+            await self._owner.level()
+
+    async def _fail_over_second(self) -> None:
+        if self._second:
+            await restore(self._copying.second, self._rng.choice(self._second))
+
+    async def _compact(self) -> None:
+        # what is older than the populated copies are; tombstones are kept for longer than any of them is away
+        self._copying.log.compact()
+
+    async def _empty(self) -> None:
+        await self._copying.second.flushdb()
+
+    async def _restart(self) -> None:
+        self._populating[self._rng.randrange(2)] = self._populated()
+
+
+class _Rounds(asyncio.Event):
+    def __init__(self, rounds: int) -> None:
+        super().__init__()
+        self._left = rounds
+
+    def is_set(self) -> bool:
+        self._left -= 1
+        return self._left < 0
+
+
+async def copied(redis: Redis, second: Redis, **how: Any) -> tuple[Copying, Owner]:
+    """A live view without anything in it, published by nobody yet."""
+    world = World(redis, **how)
+    await world.open()
+    return Copying(world, second), await world.owner()
+
+
+@pytest.mark.parametrize("first", range(0, 3 * HISTORIES, HISTORIES))
+async def test_after_any_history_the_second_view_is_the_first_once_healed(redis: Redis, second: Redis, third: Redis, first: int) -> None:
+    for seed in range(first, first + HISTORIES):
+        await redis.flushall()
+        copying, owner = await copied(redis, second, partitions=1)
+        history = History(copying, owner, seed)
+        try:
+            await history.run()
+            await history.heal()
+            assert {place: versions for place, versions in copying.log.versions().items() if versions != sorted(versions)} == {}
+            copying.log.compact(tombstones=True)
+            await copying.populating(third, limit=7).level()
+            await copying.equal(third)
+        except BaseException as error:
+            error.add_note(f"seed {seed}: {' '.join(history.told)}")
+            raise
+        await sweep_strays(second, "user")
+        assert len(await copying.swept()) <= copying.world.shards
