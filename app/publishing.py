@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -14,8 +14,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
-from app.feeds import REPLICAS, TopicsMissing, pause
+from app.feeds import REPLICAS, RETRY_SECONDS, TopicsMissing, pause
 from app.settings import Settings
+from app.stages import FreshReader
 from app.topics import make_topics
 from projectors.apply import StoreUnavailable, reached
 from projectors.clock import SystemClock
@@ -23,9 +24,10 @@ from projectors.generations import Generations
 from projectors.log import end
 from projectors.owed import Owed
 from projectors.publisher import Publisher
+from projectors.snapshot import Reader
 from projectors.topic_ids import topic_ids
 from projectors.transaction import Outgoing, write_together
-from projectors.view_topic import Sent
+from projectors.view_topic import Sent, UnreadableTopic, Versions
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
@@ -35,6 +37,8 @@ HELD_MS = 5_000
 PAUSE_SECONDS = 0.2
 TRANSACTION_MS = 30_000
 PARTITIONS = 6
+# so many offsets hold the last record that tells of a whole partition, most likely
+TAIL = 500
 # a copy that reads within the hour sees every record; one that was away for half a week still sees what was deleted
 COMPACTED = MappingProxyType({"cleanup.policy": "compact", "min.compaction.lag.ms": "3600000", "delete.retention.ms": "604800000"})
 _HOLD = """
@@ -52,9 +56,22 @@ class KafkaViewTopic:
     """A ViewTopic in Kafka. producer: transactional; when it started Kafka shut out the one before."""
 
     producer: AIOKafkaProducer
+    reader: Reader
     name: str
     topic_id: str
     partitions: int
+
+    async def versions(self, generation: str) -> Mapping[int, int]:
+        """From the end of each partition, as far back as is needed. Raises KafkaError, UnreadableTopic."""
+        found: dict[int, int] = {}
+        for partition, (first, end_offset) in (await self.reader.bounds()).items():
+            start, tail, versions = end_offset, TAIL, Versions()
+            while start > first and not versions.is_whole:
+                start, tail, versions = max(first, end_offset - tail), tail * 10, Versions()
+                async for record in self.reader.records(partition, start, end_offset):
+                    versions.add(record)
+            found |= versions.found.get(generation, {})
+        return found
 
     async def write(self, records: Sequence[Sent]) -> None:
         """Raises KafkaError."""
@@ -77,7 +94,7 @@ class Publishing:
                 await self._turn(stop)
             except StoreUnavailable as away:
                 log.warning("redis_away", error=str(away))
-            except (KafkaError, TopicsMissing) as refused:
+            except (KafkaError, TopicsMissing, UnreadableTopic) as refused:
                 log.warning("view_not_published", topic=self.settings.view_topic, error=repr(refused))
             await pause(stop)
 
@@ -92,13 +109,25 @@ class Publishing:
                     if other.name != record.name:
                         await Owed(self.redis, self.definition, other).end()
                 log.info("view_published", generation=record.name, topic=topic.name, partitions=topic.partitions)
-                publisher = Publisher(self.definition, record, Owed(self.redis, self.definition, record), topic, SystemClock())
-                while not stop.is_set() and await self._hold() and await self._live() == record:
-                    if not await publisher.round():
-                        await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=PAUSE_SECONDS)
+                publisher = Publisher(record, Owed(self.redis, self.definition, record), topic, SystemClock())
+                await self._publish(publisher, record, stop)
         finally:
             with contextlib.suppress(StoreUnavailable):
                 await reached(self.redis.eval(_LET_GO, 1, layout.publisher_key(self.definition.name), self._me))
+
+    async def _publish(self, publisher: Publisher, record: Generation, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            seconds = PAUSE_SECONDS
+            try:
+                if not await self._hold() or await self._live() != record:
+                    return
+                if await publisher.round():
+                    continue
+            except StoreUnavailable as away:
+                # it remembers what it has published, and Redis may come back without some of it
+                log.warning("redis_away", error=str(away))
+                seconds = RETRY_SECONDS
+            await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=seconds)
 
     async def _live(self) -> Generation | None:
         """The live generation, if it is of this definition."""
@@ -124,7 +153,7 @@ class Publishing:
             await producer.start()
             partitions = await producer.partitions_for(name)
             ids = await topic_ids(producer.client, [name])
-            yield KafkaViewTopic(producer, name, ids.get(name, ""), len(partitions))
+            yield KafkaViewTopic(producer, FreshReader(self.settings, name), name, ids.get(name, ""), len(partitions))
         finally:
             await end(producer.stop())
 

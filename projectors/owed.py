@@ -8,7 +8,7 @@ still the last one; when they are published, `taking` is removed if the version 
 again, under a version of their own.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from redis.asyncio import Redis
@@ -25,21 +25,24 @@ PAGE = 2000
 # the keys of a shard come: header, changed, taking
 # A failover can undo the count, and not the clock: the next version is higher than one that was lost, unless the clock of the Redis that
 # took over is behind by more than the failover took; for that the publisher says which version it has seen.
-# ARGV[1] topic; ARGV[2] the highest version seen; ARGV[3] how many keys; ARGV[4] '1': also if none is owed
-# Returns 0 where the shard is not published to the topic, 1 where nothing is owed, 2 where nothing is yet of what is owed as a whole.
+# ARGV[1] topic; ARGV[2] the highest version seen; ARGV[3] '1': it was counted here, by the last call; ARGV[4] how many keys;
+# ARGV[5] '1': also if none is owed
+# Returns 0 where the shard is not published to the topic, 1 where nothing is owed, 2 where nothing is yet of what is owed as a whole;
+# the version that is stored, if another was to be expected: then writes were lost, or somebody else has taken.
 _TAKE = """
 local stored = redis.call('HMGET', KEYS[1], 'published', 'topic', 'owed')
 if not stored[1] or stored[2] ~= ARGV[1] then return 0 end
-local room = ARGV[3] - redis.call('SCARD', KEYS[3])
+if tonumber(stored[1]) < tonumber(ARGV[2]) or (ARGV[3] == '1' and stored[1] ~= ARGV[2]) then return stored[1] end
+local room = ARGV[4] - redis.call('SCARD', KEYS[3])
 local keys = room > 0 and redis.call('SPOP', KEYS[2], room) or {}
 if #keys > 0 then redis.call('SADD', KEYS[3], unpack(keys))
-elseif room == tonumber(ARGV[3]) and ARGV[4] ~= '1' then return stored[3] and 2 or 1 end
+elseif room == tonumber(ARGV[4]) and ARGV[5] ~= '1' then return stored[3] and 2 or 1 end
 local time = redis.call('TIME')
-local version = math.max(tonumber(stored[1]) + 1, tonumber(ARGV[2]) + 1, time[1] * 1000000 + time[2])
+local version = math.max(tonumber(stored[1]) + 1, time[1] * 1000000 + time[2])
 version = string.format('%.0f', version)
 redis.call('HSET', KEYS[1], 'published', version)
 local whole = not stored[3] and redis.call('EXISTS', KEYS[2]) == 0
-return {version, whole and 1 or 0, redis.call('HGETALL', KEYS[1]), redis.call('SMEMBERS', KEYS[3])}
+return {version, stored[1], whole and 1 or 0, redis.call('HGETALL', KEYS[1]), redis.call('SMEMBERS', KEYS[3])}
 """
 # after the shard's own keys: the hashes. ARGV[1] version. A key of another type reads as one that is not there
 _READ = """
@@ -54,11 +57,20 @@ local whole = not stored[2] and redis.call('EXISTS', KEYS[2]) == 0
 return {whole and 1 or 0, redis.call('HGETALL', KEYS[1]), found}
 """
 _DONE = "if redis.call('HGET', KEYS[1], 'published') == ARGV[1] then redis.call('DEL', KEYS[3]) end"
-# ARGV[1] topic; ARGV[2] owed
+# ARGV[1] topic; ARGV[2] owed; ARGV[3] a series; ARGV[4] the highest version seen; ARGV[5] '1': begin that series in any case
 _BEGIN = """
-if redis.call('HGET', KEYS[1], 'state') ~= 'live' then return 0 end
-redis.call('HSETNX', KEYS[1], 'published', '0')
-redis.call('HSET', KEYS[1], 'topic', ARGV[1], 'owed', ARGV[2])
+local stored = redis.call('HMGET', KEYS[1], 'state', 'topic', 'published')
+if stored[1] ~= 'live' then return 0 end
+if stored[2] ~= ARGV[1] or ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'series', ARGV[3]) end
+local version = string.format('%.0f', math.max(tonumber(stored[3] or '0'), tonumber(ARGV[4])))
+redis.call('HSET', KEYS[1], 'published', version, 'topic', ARGV[1], 'owed', ARGV[2])
+return 1
+"""
+# ARGV[1] version stored; ARGV[2] the highest seen; then keys that are owed again
+_AGAIN = """
+if redis.call('HGET', KEYS[1], 'published') ~= ARGV[1] then return 0 end
+redis.call('HSET', KEYS[1], 'published', ARGV[2])
+if #ARGV > 2 then redis.call('SADD', KEYS[2], unpack(ARGV, 3)) end
 return 1
 """
 # what is owed as a whole is a count, compared and set as a watermark is: a failover that loses some of the keys loses the count too
@@ -75,20 +87,25 @@ _NO_KEYS: Mapping[int, Sequence[str]] = {}
 
 
 class Taken(NamedTuple):
-    """whole: with these keys nothing is owed any more, as of this header."""
+    """before: the version that was the last one until then. whole: with these keys nothing is owed any more, as of this header."""
 
     version: int
+    before: int
     whole: bool
     header: Fields
     keys: Sequence[str]
 
 
 class Takings(NamedTuple):
-    """taken: by shard. level: shards that owe nothing. absent: shards that are not published to the topic."""
+    """taken: by shard. level: shards that owe nothing. absent: shards that are not published to the topic.
+
+    other: shards that have another version than was to be expected, and which.
+    """
 
     taken: Mapping[int, Taken]
     level: set[int]
     absent: set[int]
+    other: Mapping[int, int]
 
 
 class Hashes(NamedTuple):
@@ -106,7 +123,7 @@ class Owed:
         self._redis = redis
         self.keys = Layout(definition.name, record.name, record.shards)
         self._take, self._read, self._done = (redis.register_script(text) for text in (_TAKE, _READ, _DONE))
-        self._begin, self._owe = redis.register_script(_BEGIN), redis.register_script(_OWE)
+        self._begin, self._owe, self._again = (redis.register_script(text) for text in (_BEGIN, _OWE, _AGAIN))
 
     async def headers(self) -> Sequence[Fields]:
         """Of each shard, as they are."""
@@ -120,13 +137,16 @@ class Owed:
         stored: Any = await reached(self._redis.hgetall(self.keys.progress))
         return {partition.decode(): int(ms) for partition, ms in stored.items()}
 
-    async def take(self, topic: str, seen: Mapping[int, int], forced: Iterable[int]) -> Takings:
-        """seen: the shards, and the highest version seen of each. forced: those that are taken also where nothing is owed."""
-        also = set(forced)
-        calls = {shard: (topic, floor, AT_ONCE, int(shard in also)) for shard, floor in seen.items()}
+    async def take(self, topic: str, seen: Mapping[int, int], mine: Container[int], forced: Container[int]) -> Takings:
+        """seen: the shards, and the highest version seen of each. mine: those of which it was taken here last.
+
+        forced: those that are taken also where nothing is owed.
+        """
+        calls = {shard: (topic, floor, int(shard in mine), AT_ONCE, int(shard in forced)) for shard, floor in seen.items()}
         replies = await self._run(self._take, calls)
-        taken = {shard: _taken(reply) for shard, reply in replies.items() if not isinstance(reply, int)}
-        return Takings(taken, _agreed(replies), {shard for shard, reply in replies.items() if reply == 0})
+        taken = {shard: _taken(reply) for shard, reply in replies.items() if isinstance(reply, list)}
+        other = {shard: int(reply) for shard, reply in replies.items() if isinstance(reply, bytes)}
+        return Takings(taken, _agreed(replies), {shard for shard, reply in replies.items() if reply == 0}, other)
 
     async def read(self, taken: Mapping[int, Taken]) -> dict[int, Hashes]:
         """Shards of which somebody else has taken meanwhile are left out. Keys of builds that are no more are not looked for."""
@@ -143,9 +163,17 @@ class Owed:
         """What was taken under these versions is published."""
         await self._run(self._done, {shard: (version,) for shard, version in versions.items()})
 
-    async def begin(self, shards: Iterable[int], topic: str, owed: str) -> set[int]:
-        """Publish these shards from now on, and owe all of them; those that readers see."""
-        return _agreed(await self._run(self._begin, dict.fromkeys(shards, (topic, owed))))
+    async def begin(self, seen: Mapping[int, int], topic: str, owed: str, series: str, anew: Container[int]) -> set[int]:
+        """Publish these shards from now on, and owe all of them; those that readers see.
+
+        seen: the highest version of each. A new series is begun by those that were not published to the topic, and by `anew`.
+        """
+        calls = {shard: (topic, owed, series, version, int(shard in anew)) for shard, version in seen.items()}
+        return _agreed(await self._run(self._begin, calls))
+
+    async def again(self, calls: Mapping[int, tuple[int, int, Sequence[str]]]) -> set[int]:
+        """Owe keys again whose publication Redis has forgotten. By shard: the version stored, the highest seen, keys. Where it was so."""
+        return _agreed(await self._run(self._again, {shard: (stored, seen, *keys) for shard, (stored, seen, keys) in calls.items()}))
 
     async def page(self, cursor: int) -> tuple[int, Sequence[str]]:
         """Some keys of rows and claimants, of whatever build, and where to go on; 0: that was all."""
@@ -159,7 +187,7 @@ class Owed:
     async def end(self) -> None:
         """Publish no shard any more."""
         pipeline = self._redis.pipeline(transaction=False)
-        fields = [field.decode() for field in (layout.PUBLISHED, layout.TOPIC, layout.OWED)]
+        fields = [field.decode() for field in (layout.PUBLISHED, layout.TOPIC, layout.OWED, layout.SERIES)]
         for header, *sets in zip(self.keys.headers, self.keys.changed, self.keys.taking, strict=True):
             pipeline.hdel(header, *fields)
             pipeline.unlink(*sets)
@@ -186,8 +214,8 @@ def _agreed(replies: Replies) -> set[int]:
 
 
 def _taken(reply: Any) -> Taken:
-    version, whole, header, keys = reply
-    return Taken(int(version), whole == 1, _pairs(header), sorted(key.decode() for key in keys))
+    version, before, whole, header, keys = reply
+    return Taken(int(version), int(before), whole == 1, _pairs(header), sorted(key.decode() for key in keys))
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

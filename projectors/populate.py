@@ -21,7 +21,6 @@ from projectors.generations import GenerationRefused, Generations
 from projectors.log import Batch, Log
 from projectors.reading import SourceChanged
 from projectors.view_topic import Stamp, Told, UnreadableTopic, read
-from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
@@ -37,7 +36,6 @@ class _Portion:
     """What a batch tells of one shard. then: with `filled` as it is before the batch but for the version."""
 
     then: Held
-    is_anew: bool = False
     hashes: dict[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -153,17 +151,16 @@ class Populate:
                 self._readings.clear()
                 return
         reading.next = batch.end
-        if is_level:
-            reading.watermarks.clear()
+        if is_level and reading.level is not None:
             level, reading.level = reading.level, None
-            if level is not None:
-                await self._settle(batch.partition, level)
+            await self._settle(batch.partition, level, reading)
 
     async def _add_told(self, portions: dict[tuple[str, int], _Portion], partition: Partition, reading: _Reading) -> None:
         """Shards whose watermarks are filled in now; once all are whole, also those that nothing was told of: their headers are compared,
         and so a Redis that lost something is noticed."""
         for name, shard in reading.watermarks:
-            portions.setdefault((name, shard), _Portion(self._copies[name].held[shard]))
+            if not self._copies[name].held[shard].owed:
+                portions.setdefault((name, shard), _Portion(self._copies[name].held[shard]))
         if reading.level is not None and reading.level.stamp.definition == self._definition.fingerprint:
             copy = await self._copy(reading.level.stamp)
             for shard, held in self._held_of(copy, partition).items():
@@ -191,12 +188,12 @@ class Populate:
                 continue
             if stamp.version < filled.ts_ms:
                 # its rows were filled in by a start that was broken off; its watermarks were not
-                if told.watermarks is not None and stamp.build == portion.then.other:
+                if told.watermarks is not None and stamp.series == portion.then.series:
                     reading.watermarks[place] = dict(told.watermarks)
                 continue
-            if stamp.build != portion.then.other:
-                # built again where it comes from: nothing of before is part of it
-                portion = _Portion(Held(self._new_build(stamp), _NOTHING, stamp.build), is_anew=True)
+            if stamp.series != portion.then.series:
+                # published from its beginning again: nothing of before is part of it
+                portion = _Portion(self._begun(stamp))
                 reading.watermarks.pop(place, None)
                 reading.level = None
                 self._level.get(stamp.generation, {}).pop(batch.partition, None)
@@ -211,20 +208,20 @@ class Populate:
     def _known(self, copy: Copy, shard: int) -> Held:
         return Held() if (copy.record.name, shard) in self._anew else copy.held[shard]
 
-    def _new_build(self, stamp: Stamp) -> str:
+    def _begun(self, stamp: Stamp) -> Held:
+        """A shard at the beginning of a series: under its build, if it is there; else under one that no key of it can have."""
         copy = self._copies[stamp.generation]
-        is_first = copy.record.state == "building" and not copy.held[stamp.shard].build
-        return copy.record.build if is_first else secrets.token_hex(2)
+        build = copy.held[stamp.shard].build
+        new = copy.record.build if copy.record.state == "building" else secrets.token_hex(2)
+        return Held(build or new, _NOTHING, stamp.series, owed=bool(build))
 
     def _fill_of(self, copy: Copy, shard: int, portion: _Portion, batch: Batch, reading: _Reading) -> Fill:
         known, is_level = portion.then.filled or _NOTHING, batch.end >= reading.level_at
         # until then watermarks are withheld, and a restart has to read them again
-        offset = max(batch.end, known.offset) if is_level else known.offset
+        offset = max(batch.end, known.offset) if is_level and not portion.then.owed else known.offset
         then = portion.then._replace(filled=Watermark(offset, known.ts_ms, reading.topic_id))
-        watermarks = reading.watermarks.get((copy.record.name, shard), {}) if is_level else {}
-        if portion.is_anew:
-            self.strays.set()
-        return Fill(shard, copy.held[shard], then, layout.BUILDING if portion.is_anew else None, watermarks, portion.hashes)
+        watermarks = reading.watermarks.pop((copy.record.name, shard), {}) if is_level and not then.owed else {}
+        return Fill(shard, copy.held[shard], then, watermarks, portion.hashes)
 
     async def _copy(self, stamp: Stamp) -> Copy:
         """The one of this generation, begun where there is none. Raises StoreUnavailable."""
@@ -244,7 +241,7 @@ class Populate:
                 "`viewgate project` again, and then `viewgate populate`."
             )
 
-    async def _settle(self, partition: Partition, told: Told) -> None:
+    async def _settle(self, partition: Partition, told: Told, reading: _Reading) -> None:
         """The partition is level and whole: let readers see its shards, and once all are, the generation."""
         stamp, record = told.stamp, told.record
         if record is None or stamp.definition != self._definition.fingerprint:
@@ -256,7 +253,8 @@ class Populate:
         held = self._held_of(copy, partition)
         if any((copy.record.name, shard) in self._anew for shard in held):
             return
-        if not all(one.build for one in held.values()):
+        owed = [shard for shard, one in held.items() if one.owed]
+        if not all(one.build for one in held.values()) or (owed and not await self._complete(copy, owed, reading)):
             self._readings.clear()
             return
         await RedisStore.of(self._redis, self._definition, copy.record).finish({shard: one.build for shard, one in held.items()})
@@ -265,6 +263,18 @@ class Populate:
         if len(level) == len(self._partitions):
             await self._show(copy, record)
             await self._report(copy, level)
+
+    async def _complete(self, copy: Copy, shards: Sequence[int], reading: _Reading) -> bool:
+        """What of shards that were begun anew has not been told of again is no more. Whether nobody was faster."""
+        gone = await copy.sift(shards)
+        log.info("copy_told_anew", generation=copy.record.name, shards=len(shards), gone=gone)
+        fills = []
+        for shard in shards:
+            at = copy.held[shard]
+            filled = (at.filled or _NOTHING)._replace(offset=reading.next)
+            watermarks = reading.watermarks.pop((copy.record.name, shard), {})
+            fills.append(Fill(shard, at, at._replace(filled=filled, owed=False), watermarks, {}, whole=True))
+        return len(await copy.fill(fills)) == len(fills)
 
     async def _show(self, copy: Copy, record: Generation) -> None:
         """Promote it if it is not live; then nothing else is kept."""

@@ -4,71 +4,95 @@ Two publishers at once harm nothing. The topic lets only the one write that open
 could come to lie behind a newer one, and compaction would keep the older.
 """
 
-import secrets
 from collections.abc import Iterable, Mapping, Sequence
 
 import structlog
 
+from projectors.apply import StoreUnavailable
 from projectors.clock import Clock
 from projectors.owed import AT_ONCE, Fields, Hashes, Owed, Taken
+from projectors.scan import Scan
 from projectors.view_topic import Sent, ViewTopic, Wire
 from schema import layout
-from schema.definition import Definition
 from schema.generation import Generation
 
 # so often at most the watermarks of shards in which no row has changed are published, and up to when the view has everything
 LOOK_SECONDS = 1.0
-# few enough that between taking and reading hardly a change comes: it would have to wait for the next round
+# few enough that between taking and reading hardly a change comes: it would have to be taken once more
 ABREAST = 32
 # records in one transaction
 MOST = 2_000
+# keys of each shard that are remembered as published
+REMEMBERED = 1_000
 log = structlog.stdlib.get_logger()
 
 
 class Publisher:
-    """Of one generation, from the time it opened the topic. What it remembers only spares work."""
+    """Of one generation, for as long as it has the topic."""
 
-    def __init__(self, definition: Definition, record: Generation, owed: Owed, topic: ViewTopic, clock: Clock) -> None:
+    def __init__(self, record: Generation, owed: Owed, topic: ViewTopic, clock: Clock) -> None:
         self._record, self._owed, self._topic, self._clock = record, owed, topic, clock
         self._wire = Wire(record, topic.partitions)
         self._name = f"{topic.name}|{topic.topic_id}|{topic.partitions}"
+        # by shard: the highest version; those whose last version was counted here; what they were told of by
         self._seen: dict[int, int] = {}
+        self._mine: set[int] = set()
         self._told: dict[int, Fields] = {}
+        self._memory: dict[int, Memory] = {}
+        self._shards: set[int] = set()
         self._behind: set[int] = set()
-        self._scan = Scan(owed)
+        self._scan = Scan(owed, self._name)
+        self._is_open = False
         self._look_at = clock.monotonic()
 
     async def round(self) -> bool:
-        """Publish what is owed now. Whether there is more already. Raises StoreUnavailable, KafkaError: open the topic anew."""
+        """Publish what is owed now. Whether there is more already.
+
+        Raises StoreUnavailable: go on later; KafkaError: this one is of no more use, open the topic anew.
+        """
+        if not self._is_open:
+            self._seen, self._is_open = dict(await self._topic.versions(self._record.name)), True
+        try:
+            return await self._round()
+        except StoreUnavailable:
+            # what was carried out is not known. What was published is still remembered, for Redis may have lost it
+            self._mine, self._told, self._shards, self._look_at = set(), {}, set(), self._clock.monotonic()
+            self._scan.forget()
+            raise
+
+    async def _round(self) -> bool:
         is_due = self._clock.monotonic() >= self._look_at
         # before anything is taken: what is published then has all of it
         as_of_ms = await self._owed.as_of_ms() if is_due else {}
-        moved = await self._look() if is_due else []
+        moved = await self._look() if is_due else set()
         if self._scan.owing:
             await self._scan.step()
-        self._behind = set(self._seen)
+        self._behind = set(self._shards)
         more = await self._publish(moved)
         if is_due:
             self._look_at = self._clock.monotonic() + LOOK_SECONDS
             await self._level(as_of_ms)
         return more or bool(self._scan.owing)
 
-    async def _look(self) -> list[int]:
+    async def _look(self) -> set[int]:
         """Which shards are published; those that have moved since they were told of. The others that readers see begin."""
-        headers = await self._owed.headers()
-        mine = {shard: header for shard, header in enumerate(headers) if header.get(layout.TOPIC) == self._name.encode()}
-        self._seen = {shard: self._seen.get(shard, 0) for shard in mine}
+        headers = dict(enumerate(await self._owed.headers()))
+        self._shards = {shard for shard, header in headers.items() if header.get(layout.TOPIC) == self._name.encode()}
         if not self._scan.owing:
-            owing = {shard for shard, header in enumerate(headers) if shard not in mine or layout.OWED in header}
-            begun = await self._scan.begin([shard for shard in owing if headers[shard].get(layout.STATE) == layout.LIVE], self._name)
-            self._seen |= {shard: self._seen.get(shard, 0) for shard in begun}
-        return [shard for shard, header in mine.items() if _told(header) != self._told.get(shard)]
+            owing = [shard for shard, header in headers.items() if shard not in self._shards or layout.OWED in header]
+            await self._begin([shard for shard in owing if headers[shard].get(layout.STATE) == layout.LIVE], anew=())
+        return {shard for shard in self._shards if _told(headers[shard]) != self._told.get(shard)}
 
-    async def _publish(self, moved: Iterable[int]) -> bool:
-        shards, forced = sorted(self._seen), set(moved)
-        more, records, versions = False, list[Sent](), dict[int, int]()
+    async def _begin(self, shards: Iterable[int], anew: Sequence[int]) -> None:
+        begun = await self._scan.begin({shard: self._seen.get(shard, 0) for shard in shards}, anew)
+        self._shards |= begun
+        self._mine -= begun
+
+    async def _publish(self, moved: set[int]) -> bool:
+        shards, more = sorted(self._shards), False
+        records, versions = list[Sent](), dict[int, int]()
         for at in range(0, len(shards), ABREAST):
-            taken = await self._take(shards[at : at + ABREAST], forced)
+            taken = await self._take(shards[at : at + ABREAST], moved)
             more = more or any(len(one.keys) == AT_ONCE for one in taken.values())
             found = await self._owed.read(taken)
             if again := [shard for shard, hashes in found.items() if taken[shard].whole and not hashes.whole]:
@@ -84,25 +108,44 @@ class Publisher:
         return more
 
     async def _take(self, shards: Sequence[int], forced: set[int]) -> dict[int, Taken]:
-        takings = await self._owed.take(self._name, {shard: self._seen[shard] for shard in shards}, forced)
-        for shard in takings.absent:
-            # a failover has undone that it is published, or it was lost: the next look sees it
-            del self._seen[shard]
+        takings = await self._owed.take(self._name, {shard: self._seen.get(shard, 0) for shard in shards}, self._mine, forced)
+        # where a failover has undone that it is published, or it was lost, the next look sees it
+        self._shards -= takings.absent
         self._behind -= takings.level
-        self._seen |= {shard: taken.version for shard, taken in takings.taken.items()}
+        for shard, taken in takings.taken.items():
+            self._memory.setdefault(shard, Memory(taken.before)).add(taken)
+            self._seen[shard] = taken.version
+            self._mine.add(shard)
+        await self._mend(takings.other)
         return dict(takings.taken)
 
+    async def _mend(self, stored: Mapping[int, int]) -> None:
+        """Redis has lost writes that were published. What was published since is owed again; if that is not known, all of the shard."""
+        if not stored:
+            return
+        log.warning("published_writes_lost", generation=self._record.name, shards=len(stored))
+        calls = {}
+        for shard, version in stored.items():
+            memory = self._memory.get(shard)
+            if memory is not None and memory.since <= version < self._seen[shard]:
+                calls[shard] = (version, self._seen[shard], memory.after(version))
+        done = await self._owed.again(calls)
+        self._mine -= stored.keys()
+        if rest := [shard for shard in stored if shard not in done]:
+            # it may have been told of what never was: copies have to begin anew
+            await self._begin(rest, anew=rest)
+
     def _records(self, shard: int, taken: Taken, hashes: Hashes) -> Iterable[Sent]:
-        build = taken.header[layout.BUILD].decode()
+        series = taken.header[layout.SERIES].decode()
         for key, stored in hashes.hashes.items():
-            yield self._wire.hash(shard, build, taken.version, key, stored)
+            yield self._wire.hash(shard, series, taken.version, key, stored)
         # where more has changed while these were read, they may be newer than the header as it was when they were taken, never older
         header = hashes.header if hashes.whole else taken.header if taken.whole else None
         if header is not None:
             self._behind.discard(shard)
             self._told[shard] = _told(header)
             watermarks = {field: value for field, value in header.items() if field not in layout.NO_WATERMARKS}
-            yield self._wire.shard(shard, build, taken.version, watermarks)
+            yield self._wire.shard(shard, series, taken.version, watermarks)
 
     async def _write(self, records: list[Sent], versions: dict[int, int]) -> None:
         if records:
@@ -113,60 +156,33 @@ class Publisher:
 
     async def _level(self, as_of_ms: Mapping[str, int]) -> None:
         """Of each partition all of whose shards are published as a whole, say so."""
-        whole = set(self._seen) & set(self._told) - self._behind
-        # the shards' own, so that it lies on their clock
-        version = max(self._seen.values(), default=0)
+        whole = self._shards & set(self._told) - self._behind
         shards, partitions = range(self._record.shards), self._topic.partitions
-        level = [number for number in range(partitions) if whole.issuperset(shards[number::partitions])]
+        level = {number: shards[number::partitions] for number in range(partitions) if whole.issuperset(shards[number::partitions])}
         if level:
-            await self._topic.write([self._wire.level(number, version, as_of_ms) for number in level])
+            versions = {number: {shard: self._seen[shard] for shard in of} for number, of in level.items()}
+            await self._topic.write([self._wire.level(number, of, as_of_ms) for number, of in versions.items()])
 
 
-class Scan:
-    """Owes all of some shards, page by page of the whole Redis. owing: the shards, and what each is believed to have stored of it."""
+class Memory:
+    """Keys of one shard that were published, under versions above `since`."""
 
-    def __init__(self, owed: Owed) -> None:
-        self._owed, self._cursor, self._pages = owed, 0, 0
-        self.owing: dict[int, str] = {}
-        self._shards = {header.rpartition(":")[2]: shard for shard, header in enumerate(owed.keys.headers)}
+    def __init__(self, since: int) -> None:
+        self.since = since
+        self._versions: dict[str, int] = {}
 
-    async def begin(self, shards: Sequence[int], topic: str) -> set[int]:
-        """While no other is under way. Which of them are published from now on."""
-        if not shards:
-            return set()
-        self._cursor, self._pages, name = 0, 0, secrets.token_hex(4)
-        self.owing = dict.fromkeys(await self._owed.begin(shards, topic, name), name)
-        log.info("view_owed", generation=self._owed.keys.generation, shards=len(self.owing), topic=topic)
-        return set(self.owing)
+    def add(self, taken: Taken) -> None:
+        for key in taken.keys:
+            # the newest at the end
+            self._versions.pop(key, None)
+            self._versions[key] = taken.version
+        for key in list(self._versions)[: max(0, len(self._versions) - REMEMBERED)]:
+            self.since = max(self.since, self._versions.pop(key))
 
-    async def step(self) -> None:
-        """One page. Shards that have lost writes meanwhile are left to the next scan."""
-        self._cursor, page = await self._owed.page(self._cursor)
-        self._pages += 1
-        found: dict[int, list[str]] = {}
-        for key in page:
-            # a set of ours has a tag too, and nothing after it
-            shard = self._shards.get(_tag(key)) if not key.endswith("}") else None
-            if shard in self.owing:
-                found.setdefault(shard, []).append(key)
-        await self._owe({shard: (f"{self.owing[shard].partition('.')[0]}.{self._pages}", keys) for shard, keys in found.items()})
-        if self._cursor == 0:
-            await self._owe({shard: ("", []) for shard in self.owing})
-            self.owing = {}
-
-    async def _owe(self, calls: Mapping[int, tuple[str, Sequence[str]]]) -> None:
-        done = await self._owed.owe({shard: (self.owing[shard], new, keys) for shard, (new, keys) in calls.items()})
-        for shard, (new, _) in calls.items():
-            if shard in done:
-                self.owing[shard] = new
-            else:
-                del self.owing[shard]
-
-
-def _tag(key: str) -> str:
-    return key[key.find("{") : key.find("}") + 1]
+    def after(self, version: int) -> Sequence[str]:
+        return [key for key, published in self._versions.items() if published > version]
 
 
 def _told(header: Fields) -> Fields:
     """What a shard is told of by."""
-    return {field: value for field, value in header.items() if field == layout.BUILD or field not in layout.NO_WATERMARKS}
+    return {field: value for field, value in header.items() if field == layout.SERIES or field not in layout.NO_WATERMARKS}

@@ -44,7 +44,7 @@ async def size(redis: Redis, keys: Layout) -> Size:
 async def sweep(redis: Redis, pattern: str, goes: Callable[[str], bool], advanced: Callable[[int], None]) -> int:
     """Unlink every key that matches and for which `goes` is true; how many. Raises StoreUnavailable."""
     swept = 0
-    async for page in _pages(redis, pattern):
+    async for page in pages(redis, pattern):
         names = [name for name in page if goes(name)]
         if names:
             swept += await reached(redis.unlink(*names))
@@ -59,7 +59,7 @@ async def sweep_strays(redis: Redis, view: str) -> int:
     Only where each header is written before the first key of its build: headers are looked at after the keys.
     """
     swept, generations = 0, f"{view.lower()}:*.*:{{*}}*"
-    async for page in _pages(redis, generations):
+    async for page in pages(redis, generations):
         headers = {name: _header(name) for name in page}
         wanted = sorted({header for header in headers.values() if header})
         pipeline = redis.pipeline(transaction=False)
@@ -83,7 +83,8 @@ def _build(name: str) -> str:
     return name.partition(".")[2].partition(":")[0]
 
 
-async def _pages(redis: Redis, pattern: str) -> AsyncIterator[list[str]]:
+async def pages(redis: Redis, pattern: str) -> AsyncIterator[list[str]]:
+    """All keys that match, some of them more than once. Raises StoreUnavailable."""
     cursor: Any = 0
     while True:
         cursor, page = await reached(redis.scan(cursor, pattern, PAGE))

@@ -5,7 +5,7 @@ Every record bears a Stamp in its header `viewgate`, a tombstone too. Its key is
     {"id":"7"}                        {"id":"7","generation":"g1","version":…,"row":{"username":"ada",…,"tweet_count":3}}
     {"by":"username","value":"ada"}   {"by":"username","value":"ada","generation":"g1","version":…,"claimants":{"7":"1767…:12"}}
     {"shard":5}                       {"shard":5,"generation":"g1","version":…,"watermarks":{"users:0":"17|1767…|…"}}
-    {"partition":3}                   {"partition":3,"generation":"g1","version":…,"as_of":{"users:0":1767…},"record":{…}}
+    {"partition":3}                   {"partition":3,"generation":"g1","version":…,"as_of":{"users:0":1767…},"versions":{"5":…},"record":{…}}
 
 All of a shard is in one partition: shard mod partitions.
 """
@@ -29,13 +29,14 @@ class UnreadableTopic(Exception):
 
 
 class Stamp(Struct, frozen=True):
-    """generation, build, shards, definition: of the Redis that it was read from. shard: -1 in a partition's record, build is "" then.
+    """generation, shards, definition: of the Redis that it was read from. shard: -1 in a partition's record, series is "" then.
 
-    version: what is of a higher one is newer, within a shard. µs since 1970 or more.
+    version: what is of a higher one is newer, within a shard. µs since 1970 or more. series: all versions of one are about the same
+    shard; where another begins, whatever was told of the shard before is void.
     """
 
     generation: str
-    build: str
+    series: str
     shard: int
     shards: int
     definition: str
@@ -65,6 +66,10 @@ class ViewTopic(Protocol):
     @property
     def partitions(self) -> int: ...
 
+    async def versions(self, generation: str) -> Mapping[int, int]:
+        """By shard the highest version that lies in it; shards of which nothing is known are left out. Raises KafkaError."""
+        ...
+
     async def write(self, records: Sequence[Sent]) -> None:
         """All of them or none. Raises KafkaError; what is written then is not known."""
         ...
@@ -82,6 +87,7 @@ class Told(NamedTuple):
     claimants: Mapping[str, str] = {}
     watermarks: Mapping[str, str] | None = None
     as_of: Mapping[str, int] = {}
+    versions: Mapping[str, int] = {}
     record: Generation | None = None
 
 
@@ -98,6 +104,7 @@ class _Value(Struct):
     claimants: dict[str, str] = {}
     watermarks: dict[str, str] | None = None
     as_of: dict[str, int] = {}
+    versions: dict[str, int] = {}
     record: Generation | None = None
 
 
@@ -111,23 +118,24 @@ class Wire:
         self._record, self._partitions = record, partitions
         self._names = {code.encode(): name for name, code in record.codes.items()}
 
-    def hash(self, shard: int, build: str, version: int, key: str, stored: Mapping[bytes, bytes]) -> Sent:
+    def hash(self, shard: int, series: str, version: int, key: str, stored: Mapping[bytes, bytes]) -> Sent:
         """A row's or claimants' hash as it is in Redis, empty where there is none. key: its key in Redis."""
         row_id = Layout.row_id(key)
         if row_id is not None:
-            return self._sent(shard, build, version, {"id": row_id}, {"row": self._row(stored)} if stored else None)
+            return self._sent(shard, series, version, {"id": row_id}, {"row": self._row(stored)} if stored else None)
         by, _, value = key.partition("}@")[2].partition(":")
         claimants = {id_.decode(): when.decode() for id_, when in stored.items()}
-        return self._sent(shard, build, version, {"by": by, "value": value}, {"claimants": claimants} if stored else None)
+        return self._sent(shard, series, version, {"by": by, "value": value}, {"claimants": claimants} if stored else None)
 
-    def shard(self, shard: int, build: str, version: int, watermarks: Mapping[bytes, bytes]) -> Sent:
+    def shard(self, shard: int, series: str, version: int, watermarks: Mapping[bytes, bytes]) -> Sent:
         """With everything of this version and before, the shard is where these watermarks are."""
         told = {partition.decode(): watermark.decode() for partition, watermark in watermarks.items()}
-        return self._sent(shard, build, version, {"shard": shard}, {"watermarks": told})
+        return self._sent(shard, series, version, {"shard": shard}, {"watermarks": told})
 
-    def level(self, partition: int, version: int, as_of_ms: Mapping[str, int]) -> Sent:
+    def level(self, partition: int, versions: Mapping[int, int], as_of_ms: Mapping[str, int]) -> Sent:
         """Every shard of the partition is published as a whole; the view has each source partition up to these Unix ms."""
-        return self._sent(partition, "", version, {"partition": partition}, {"as_of": as_of_ms, "record": self._record}, level=True)
+        told = {"as_of": as_of_ms, "versions": {str(shard): version for shard, version in versions.items()}, "record": self._record}
+        return self._sent(partition, "", max(versions.values(), default=0), {"partition": partition}, told, level=True)
 
     def _row(self, stored: Mapping[bytes, bytes]) -> dict[str, Raw]:
         prefixes, row = self._record.prefixes, {}
@@ -136,9 +144,11 @@ class Wire:
             row[name] = Raw(layout.uncut(value, prefixes[name]) if name in prefixes else value)
         return row
 
-    def _sent(self, shard: int, build: str, version: int, key: dict[str, Any], told: dict[str, Any] | None, *, level: bool = False) -> Sent:
+    def _sent(
+        self, shard: int, series: str, version: int, key: dict[str, Any], told: dict[str, Any] | None, *, level: bool = False
+    ) -> Sent:
         record = self._record
-        stamp = Stamp(record.name, build, -1 if level else shard, record.shards, record.definition, version)
+        stamp = Stamp(record.name, series, -1 if level else shard, record.shards, record.definition, version)
         value = None if told is None else json.encode({**key, "generation": record.name, "version": version, **told})
         return Sent(shard % self._partitions, json.encode(key), value, [(HEADER, json.encode(stamp))])
 
@@ -151,11 +161,27 @@ def read(record: Record) -> Told:
             raise ValueError(f"it has no header {HEADER}")
         stamp, key = _STAMP.decode(stamped), _KEY.decode(record.key or b"")
         told = _VALUE.decode(record.value) if record.value is not None else _Value()
-        return Told(stamp, _at(key), told.row, told.claimants, told.watermarks, told.as_of, told.record)
+        return Told(stamp, _at(key), told.row, told.claimants, told.watermarks, told.as_of, told.versions, told.record)
     except (ValueError, msgspec.MsgspecError) as problem:
         raise UnreadableTopic(
             f"at offset {record.offset} lies what no projector publishes ({problem}): a view topic is for `viewgate project` alone."
         ) from problem
+
+
+class Versions:
+    """The highest version of each shard of each generation, from records in their order."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, dict[int, int]] = {}
+        self.is_whole = False
+
+    def add(self, record: Record) -> None:
+        """is_whole: with the first record of a partition all of its shards are known. Raises UnreadableTopic."""
+        told = read(record)
+        of = self.found.setdefault(told.stamp.generation, {})
+        versions = {int(shard): version for shard, version in told.versions.items()} or {told.stamp.shard: told.stamp.version}
+        of |= {shard: max(version, of.get(shard, 0)) for shard, version in versions.items()}
+        self.is_whole = self.is_whole or told.stamp.shard < 0
 
 
 def _at(key: _Key) -> str | None:

@@ -34,9 +34,9 @@ SLOTS = 16384
 STATE, BUILD = b"state", b"build"
 # of a header that is published (projectors/owed.py): the last version counted, the topic, and how much is still owed as a whole
 PUBLISHED, TOPIC, OWED = b"published", b"topic", b"owed"
-# of one that is filled from a view topic (projectors/copies.py): how far, and the build that the other Redis has of the shard
-FILLED, OTHER = b"filled", b"other"
-NO_WATERMARKS = frozenset({STATE, BUILD, PUBLISHED, TOPIC, OWED, FILLED, OTHER})
+# of such a header, and of one that is filled from the topic (projectors/copies.py): versions of one series add up; and how far it is filled
+SERIES, FILLED = b"series", b"filled"
+NO_WATERMARKS = frozenset({STATE, BUILD, PUBLISHED, TOPIC, OWED, SERIES, FILLED})
 LIVE, BUILDING = b"live", b"building"
 NULL = b"null"
 LONGEST_KEY = 128

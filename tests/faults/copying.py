@@ -1,6 +1,6 @@
 """A view that is published and copied: a first and a second Redis, both real, and the topic between them in memory."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from projectors.generations import Generations
 from projectors.owed import Owed
 from projectors.populate import Populate
 from projectors.publisher import Publisher
-from projectors.view_topic import HEADER, Sent, Stamp, read
+from projectors.view_topic import HEADER, Sent, Stamp, Versions, read
 from schema import layout
 from schema.generation import Generation
 from schema.positions import Partition
@@ -91,6 +91,13 @@ class MemoryViewTopic:
     def partitions(self) -> int:
         return len(self.log.partitions)
 
+    async def versions(self, generation: str) -> Mapping[int, int]:
+        found = Versions()
+        for records in self.log.records.values():
+            for record in records:
+                found.add(record)
+        return found.found.get(generation, {})
+
     async def write(self, records: Sequence[Sent]) -> None:
         await self.pause("send")
         if self.epoch != self.log.owner:
@@ -107,7 +114,8 @@ class Paused:
     """A client of Redis. pause is awaited at "call" and "answer" of each command and each pipeline."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis, self.pause = redis, go_on
+        self._redis = redis
+        self.pause: Pause = go_on
 
     def __getattr__(self, name: str) -> Any:
         made = getattr(self._redis, name)
@@ -174,7 +182,7 @@ class Copying:
         record = await self.live()
         redis, topic, clock = Paused(self.world.redis), self.log.open(), HandClock(1000.0)
         owed = Owed(redis, self.world.definition, record)  # type: ignore[arg-type]  # it is as good as one
-        return Publishing(redis, Publisher(self.world.definition, record, owed, topic, clock), topic, clock)
+        return Publishing(redis, Publisher(record, owed, topic, clock), topic, clock)
 
     def populating(self, second: Redis | None = None, limit: int = 1000) -> "Populating":
         redis, log_ = Paused(second or self.second), MemoryLog(self.log, limit, assigned=list(self.log.partitions))
@@ -196,7 +204,9 @@ class Copying:
     async def equal(self, second: Redis | None = None) -> None:
         """The second is live, as readers see it what is counted, and hash by hash and header by header as the first."""
         redis = second or self.second
-        assert await self.world.shown(ViewLoader(redis, self.world.definition)) == self.world.counted()
+        read_, counted = await self.world.shown(ViewLoader(redis, self.world.definition)), self.world.counted()
+        wrong = {key: (row, counted[key]) for key, row in read_.items() if row != counted[key]}
+        assert not wrong, wrong
         first, copied = await self.live(), await self.live(redis)
         assert (copied.name, copied.start, copied.topic_ids, copied.state) == (first.name, first.start, first.topic_ids, "live")
         mine, theirs = await shown(redis, copied), await shown(self.world.redis, first)
@@ -248,7 +258,7 @@ def stamp_of(record: Stored) -> Stamp:
     return read(record).stamp
 
 
-def failing(error: type[Exception], at: int) -> Callable[[str], Awaitable[None]]:
+def failing(error: type[Exception], at: int) -> Pause:
     """A pause that raises once, the at-th time."""
     left = at
 
