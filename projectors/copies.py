@@ -75,7 +75,7 @@ class Held(NamedTuple):
 class Fill(NamedTuple):
     """What a shard is to become. at: the Held that it must be. hashes: field, value, … by what follows the tag.
 
-    whole: all of it has been told, and what was not is gone.
+    anew: it is told of from its beginning. whole: all of it has been told, and what was not is gone.
     """
 
     shard: int
@@ -83,6 +83,7 @@ class Fill(NamedTuple):
     then: Held
     watermarks: Mapping[str, str]
     hashes: Mapping[str, Sequence[str]]
+    anew: bool = False
     whole: bool = False
 
 
@@ -157,11 +158,11 @@ class Copy:
 
 
 def _packed(fill: Fill) -> bytes:
-    filled, anew = fill.then.filled, fill.at.series != fill.then.series or not fill.at.build
+    filled = fill.then.filled
     header = {layout.BUILD: fill.then.build, layout.SERIES: fill.then.series, layout.FILLED: filled.encode().decode() if filled else ""}
     flat = [text for field, value in header.items() for text in (field.decode(), value)]
     flat += [text for pair in fill.watermarks.items() for text in pair]
-    return msgspec.msgpack.encode({"anew": anew, "whole": fill.whole, "header": flat, "hashes": list(fill.hashes.values())})
+    return msgspec.msgpack.encode({"anew": fill.anew, "whole": fill.whole, "header": flat, "hashes": list(fill.hashes.values())})
 
 
 def _held(build: Any, filled: Any, series: Any, owed: Any) -> Held:

@@ -36,6 +36,7 @@ class _Portion:
     """What a batch tells of one shard. then: with `filled` as it is before the batch but for the version."""
 
     then: Held
+    is_anew: bool = False
     hashes: dict[str, Sequence[str]] = field(default_factory=dict)
 
 
@@ -193,7 +194,7 @@ class Populate:
                 continue
             if stamp.series != portion.then.series:
                 # published from its beginning again: nothing of before is part of it
-                portion = _Portion(self._begun(stamp))
+                portion = _Portion(self._begun(stamp), is_anew=True)
                 reading.watermarks.pop(place, None)
                 reading.level = None
                 self._level.get(stamp.generation, {}).pop(batch.partition, None)
@@ -221,7 +222,7 @@ class Populate:
         offset = max(batch.end, known.offset) if is_level and not portion.then.owed else known.offset
         then = portion.then._replace(filled=Watermark(offset, known.ts_ms, reading.topic_id))
         watermarks = reading.watermarks.pop((copy.record.name, shard), {}) if is_level and not then.owed else {}
-        return Fill(shard, copy.held[shard], then, watermarks, portion.hashes)
+        return Fill(shard, copy.held[shard], then, watermarks, portion.hashes, anew=portion.is_anew)
 
     async def _copy(self, stamp: Stamp) -> Copy:
         """The one of this generation, begun where there is none. Raises StoreUnavailable."""

@@ -1,4 +1,4 @@
-"""Owes shards to the view topic as a whole: page by page of all Redis, so that no header has to say what its shard holds. Publishes nothing."""
+"""Owes shards to the view topic as a whole, page by page of all Redis: no header says what its shard holds. Publishes nothing."""
 
 import secrets
 from collections.abc import Container, Mapping, Sequence
@@ -11,7 +11,7 @@ log = structlog.stdlib.get_logger()
 
 
 class Scan:
-    """owing: the shards of the scan that is under way, and what each is believed to have stored of it. topic: its name and what else tells it."""
+    """owing: the shards of the scan that is under way, and what each is believed to have stored of it. topic: as headers name it."""
 
     def __init__(self, owed: Owed, topic: str) -> None:
         self._owed, self._topic = owed, topic

@@ -5,7 +5,8 @@ Every record bears a Stamp in its header `viewgate`, a tombstone too. Its key is
     {"id":"7"}                        {"id":"7","generation":"g1","version":…,"row":{"username":"ada",…,"tweet_count":3}}
     {"by":"username","value":"ada"}   {"by":"username","value":"ada","generation":"g1","version":…,"claimants":{"7":"1767…:12"}}
     {"shard":5}                       {"shard":5,"generation":"g1","version":…,"watermarks":{"users:0":"17|1767…|…"}}
-    {"partition":3}                   {"partition":3,"generation":"g1","version":…,"as_of":{"users:0":1767…},"versions":{"5":…},"record":{…}}
+    {"partition":3}                   {"partition":3,"generation":"g1","version":…,"as_of":{"users:0":1767…},"versions":{"5":…},
+                                       "record":{…}}
 
 All of a shard is in one partition: shard mod partitions.
 """
@@ -120,22 +121,23 @@ class Wire:
 
     def hash(self, shard: int, series: str, version: int, key: str, stored: Mapping[bytes, bytes]) -> Sent:
         """A row's or claimants' hash as it is in Redis, empty where there is none. key: its key in Redis."""
-        row_id = Layout.row_id(key)
+        stamp, row_id = self._stamp(shard, series, version), Layout.row_id(key)
         if row_id is not None:
-            return self._sent(shard, series, version, {"id": row_id}, {"row": self._row(stored)} if stored else None)
+            return self._sent(shard, stamp, {"id": row_id}, {"row": self._row(stored)} if stored else None)
         by, _, value = key.partition("}@")[2].partition(":")
         claimants = {id_.decode(): when.decode() for id_, when in stored.items()}
-        return self._sent(shard, series, version, {"by": by, "value": value}, {"claimants": claimants} if stored else None)
+        return self._sent(shard, stamp, {"by": by, "value": value}, {"claimants": claimants} if stored else None)
 
     def shard(self, shard: int, series: str, version: int, watermarks: Mapping[bytes, bytes]) -> Sent:
         """With everything of this version and before, the shard is where these watermarks are."""
         told = {partition.decode(): watermark.decode() for partition, watermark in watermarks.items()}
-        return self._sent(shard, series, version, {"shard": shard}, {"watermarks": told})
+        return self._sent(shard, self._stamp(shard, series, version), {"shard": shard}, {"watermarks": told})
 
     def level(self, partition: int, versions: Mapping[int, int], as_of_ms: Mapping[str, int]) -> Sent:
         """Every shard of the partition is published as a whole; the view has each source partition up to these Unix ms."""
         told = {"as_of": as_of_ms, "versions": {str(shard): version for shard, version in versions.items()}, "record": self._record}
-        return self._sent(partition, "", max(versions.values(), default=0), {"partition": partition}, told, level=True)
+        stamp = self._stamp(-1, "", max(versions.values(), default=0))
+        return self._sent(partition, stamp, {"partition": partition}, told)
 
     def _row(self, stored: Mapping[bytes, bytes]) -> dict[str, Raw]:
         prefixes, row = self._record.prefixes, {}
@@ -144,13 +146,12 @@ class Wire:
             row[name] = Raw(layout.uncut(value, prefixes[name]) if name in prefixes else value)
         return row
 
-    def _sent(
-        self, shard: int, series: str, version: int, key: dict[str, Any], told: dict[str, Any] | None, *, level: bool = False
-    ) -> Sent:
-        record = self._record
-        stamp = Stamp(record.name, series, -1 if level else shard, record.shards, record.definition, version)
-        value = None if told is None else json.encode({**key, "generation": record.name, "version": version, **told})
-        return Sent(shard % self._partitions, json.encode(key), value, [(HEADER, json.encode(stamp))])
+    def _stamp(self, shard: int, series: str, version: int) -> Stamp:
+        return Stamp(self._record.name, series, shard, self._record.shards, self._record.definition, version)
+
+    def _sent(self, place: int, stamp: Stamp, key: Mapping[str, Any], told: Mapping[str, Any] | None) -> Sent:
+        value = None if told is None else json.encode({**key, "generation": stamp.generation, "version": stamp.version, **told})
+        return Sent(place % self._partitions, json.encode(key), value, [(HEADER, json.encode(stamp))])
 
 
 def read(record: Record) -> Told:
