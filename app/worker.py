@@ -1,10 +1,8 @@
 """The road of a message: which generations this process keeps, each by a feed of its own (app/feeds.py), live and building ones abreast."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import structlog
 from aiokafka.errors import KafkaError
@@ -15,6 +13,7 @@ from app.feeds import Feed, Part, is_away, open_log, sources
 from app.publishing import Publishing
 from app.settings import Settings
 from app.stages import RowTopics
+from app.stopping import abreast, within
 from app.telemetry import ProjectorMetrics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.generations import FED, Generations, ShardLost
@@ -24,7 +23,6 @@ from schema.generation import Generation
 from schema.positions import Partition
 
 LOOK_SECONDS = 1.0
-END_SECONDS = 10.0
 log = structlog.stdlib.get_logger()
 
 
@@ -38,35 +36,9 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
             running.append(rows.run(stop))
         if settings.view_topic:
             running.append(Publishing(settings, definition, redis).run(stop))
-        await _within(stop, _abreast(running))
+        await within(stop, abreast(running))
     finally:
         await redis.aclose()
-
-
-async def _abreast(running: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of them. What ends one with an error ends all."""
-    tasks = [asyncio.ensure_future(one) for one in running]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _within(stop: asyncio.Event, running: Coroutine[Any, Any, None]) -> None:
-    """Await it; once told to stop, only so much longer: a server that hangs holds nobody up, and whatever was cut off is read again."""
-    task, told = asyncio.ensure_future(running), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
-        _, late = await asyncio.wait({task}, timeout=END_SECONDS if stop.is_set() else None)
-        if late:
-            log.warning("projector_cut_off", seconds=END_SECONDS)
-    finally:
-        told.cancel()
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 class Beside:

@@ -8,7 +8,6 @@ shard never says that it has what it lacks.
 import asyncio
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import msgspec
 import structlog
@@ -19,6 +18,7 @@ from projectors.clock import Clock
 from projectors.copies import Copy, Fill, Held
 from projectors.generations import GenerationRefused, Generations
 from projectors.log import Batch, Log
+from projectors.portions import NOTHING, Kept, Place, Portion, Reading, beginning
 from projectors.reading import SourceChanged
 from projectors.view_topic import Stamp, Told, UnreadableTopic, read
 from schema.definition import Definition
@@ -27,28 +27,7 @@ from schema.layout import Layout
 from schema.positions import Partition, Watermark
 
 RETRY_SECONDS = 0.5
-_NOTHING = Watermark(0, 0, "")
 log = structlog.stdlib.get_logger()
-
-
-@dataclass(slots=True)
-class _Portion:
-    """What a batch tells of one shard. then: with `filled` as it is before the batch but for the version."""
-
-    then: Held
-    is_anew: bool = False
-    hashes: dict[str, Sequence[str]] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Reading:
-    """One partition. level_at: its end when reading began. watermarks: by shard, told and not yet filled in. level: that of all shards."""
-
-    topic_id: str
-    next: int
-    level_at: int
-    watermarks: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
-    level: Told | None = None
 
 
 class Populate:
@@ -64,11 +43,11 @@ class Populate:
         self._partitions = list(partitions)
         self._generations = Generations(redis, definition)
         self._copies: dict[str, Copy] = {}
-        self._readings: dict[Partition, _Reading] = {}
+        self._readings: dict[Partition, Reading] = {}
         # partitions all of whose shards a generation has as a whole, and up to when
         self._level: dict[str, dict[Partition, Told]] = {}
         # shards that are begun anew, whatever they hold
-        self._anew: set[tuple[str, int]] = set()
+        self._anew: set[Place] = set()
         # something may be left of a build that nobody reads any more
         self.strays = asyncio.Event()
         self.strays.set()
@@ -109,35 +88,25 @@ class Populate:
             await copy.look(range(copy.record.shards))
         bounds, ids = await self._log.bounds(self._partitions), await self._log.ids({partition.topic for partition in self._partitions})
         for partition in self._partitions:
-            first, end = bounds[partition]
-            start = self._start(partition, first, end, topic_id := ids.get(partition.topic, ""))
-            self._readings[partition] = _Reading(topic_id, start, end)
-            self._log.seek(partition, start)
+            reading = self._readings[partition] = self._begin(partition, bounds[partition], ids.get(partition.topic, ""))
+            self._log.seek(partition, reading.next)
         log.info("view_topic_taken", at={str(p): (self._readings[p].next, bounds[p][1]) for p in self._partitions})
 
-    def _start(self, partition: Partition, first: int, end: int, topic_id: str) -> int:
-        """From the lowest shard of the copy that is the newest; from the first record if one has nothing, or cannot go on."""
-        held = {copy.record.name: self._held_of(copy, partition) for copy in self._copies.values()}
+    def _begin(self, partition: Partition, bounds: tuple[int, int], topic_id: str) -> Reading:
+        held = {name: self._held_of(copy, partition) for name, copy in self._copies.items()}
+        kept = {name: Kept(shards.values(), self._copies[name].as_of_ms) for name, shards in held.items()}
+        begun = beginning(kept, *bounds, topic_id, self._clock.now_ms(), self._window_ms)
         places = {(name, shard) for name, shards in held.items() for shard in shards}
-        filled = [[one.filled or _NOTHING for one in shards.values()] for shards in held.values() if shards]
-        newest = max(filled, key=lambda shards: max(one.ts_ms for one in shards), default=[_NOTHING])
-        start, version = min(one.offset for one in newest), max(one.ts_ms for one in newest)
-        others = {one.topic_id for one in newest} - {topic_id, ""} if topic_id else set()
-        since_ms = max([version // 1000, *(copy.as_of_ms for copy in self._copies.values())])
-        was_away = start < end and self._clock.now_ms() - since_ms > self._window_ms
-        self._anew -= places
-        if version and (others or start > end or was_away):
-            # what was deleted meanwhile may be told of no more: every shard of it is built anew
-            log.warning("copy_begun_anew", partition=str(partition), other_topic=bool(others), was_away=was_away)
-            self._anew |= places
-            return first
-        return max(start, first)
+        self._anew = self._anew | places if begun.anew else self._anew - places
+        if begun.anew:
+            log.warning("copy_begun_anew", partition=str(partition), shards=len(places))
+        return Reading(topic_id, begun.offset, bounds[1])
 
     def _held_of(self, copy: Copy, partition: Partition) -> dict[int, Held]:
         """Its shards that lie in the partition."""
         return {shard: held for shard, held in copy.held.items() if shard % len(self._partitions) == partition.number}
 
-    async def _fill(self, batch: Batch, reading: _Reading) -> None:
+    async def _fill(self, batch: Batch, reading: Reading) -> None:
         portions = await self._portions(batch, reading)
         is_level = batch.end >= reading.level_at
         if is_level:
@@ -156,21 +125,21 @@ class Populate:
             level, reading.level = reading.level, None
             await self._settle(batch.partition, level, reading)
 
-    async def _add_told(self, portions: dict[tuple[str, int], _Portion], partition: Partition, reading: _Reading) -> None:
+    async def _add_told(self, portions: dict[Place, Portion], partition: Partition, reading: Reading) -> None:
         """Shards whose watermarks are filled in now; once all are whole, also those that nothing was told of: their headers are compared,
         and so a Redis that lost something is noticed."""
         for name, shard in reading.watermarks:
             if not self._copies[name].held[shard].owed:
-                portions.setdefault((name, shard), _Portion(self._copies[name].held[shard]))
+                portions.setdefault((name, shard), Portion(self._copies[name].held[shard]))
         if reading.level is not None and reading.level.stamp.definition == self._definition.fingerprint:
             copy = await self._copy(reading.level.stamp)
             for shard, held in self._held_of(copy, partition).items():
                 if held.build and (copy.record.name, shard) not in self._anew:
-                    portions.setdefault((copy.record.name, shard), _Portion(held))
+                    portions.setdefault((copy.record.name, shard), Portion(held))
 
-    async def _portions(self, batch: Batch, reading: _Reading) -> dict[tuple[str, int], _Portion]:
+    async def _portions(self, batch: Batch, reading: Reading) -> dict[Place, Portion]:
         """By generation and shard, what is newer than what is there."""
-        portions: dict[tuple[str, int], _Portion] = {}
+        portions: dict[Place, Portion] = {}
         for record in batch.records:
             try:
                 told = read(record)
@@ -183,9 +152,9 @@ class Populate:
                 continue
             self._check_place(batch.partition, stamp)
             held = self._known(await self._copy(stamp), stamp.shard)
-            portion = portions.get(place) or _Portion(held)
-            filled = portion.then.filled or _NOTHING
-            if record.offset < (held.filled or _NOTHING).offset:
+            portion = portions.get(place) or Portion(held)
+            filled = portion.then.filled or NOTHING
+            if record.offset < (held.filled or NOTHING).offset:
                 continue
             if stamp.version < filled.ts_ms:
                 # its rows were filled in by a start that was broken off; its watermarks were not
@@ -194,11 +163,11 @@ class Populate:
                 continue
             if stamp.series != portion.then.series:
                 # published from its beginning again: nothing of before is part of it
-                portion = _Portion(self._begun(stamp), is_anew=True)
+                portion = Portion(self._begun(stamp), is_anew=True)
                 reading.watermarks.pop(place, None)
                 reading.level = None
                 self._level.get(stamp.generation, {}).pop(batch.partition, None)
-            portion.then = portion.then._replace(filled=(portion.then.filled or _NOTHING)._replace(ts_ms=stamp.version))
+            portion.then = portion.then._replace(filled=(portion.then.filled or NOTHING)._replace(ts_ms=stamp.version))
             portions[place] = portion
             if told.at is not None:
                 portion.hashes[told.at] = self._copies[stamp.generation].hash(told)
@@ -214,10 +183,10 @@ class Populate:
         copy = self._copies[stamp.generation]
         build = copy.held[stamp.shard].build
         new = copy.record.build if copy.record.state == "building" else secrets.token_hex(2)
-        return Held(build or new, _NOTHING, stamp.series, owed=bool(build))
+        return Held(build or new, NOTHING, stamp.series, owed=bool(build))
 
-    def _fill_of(self, copy: Copy, shard: int, portion: _Portion, batch: Batch, reading: _Reading) -> Fill:
-        known, is_level = portion.then.filled or _NOTHING, batch.end >= reading.level_at
+    def _fill_of(self, copy: Copy, shard: int, portion: Portion, batch: Batch, reading: Reading) -> Fill:
+        known, is_level = portion.then.filled or NOTHING, batch.end >= reading.level_at
         # until then watermarks are withheld, and a restart has to read them again
         offset = max(batch.end, known.offset) if is_level and not portion.then.owed else known.offset
         then = portion.then._replace(filled=Watermark(offset, known.ts_ms, reading.topic_id))
@@ -242,7 +211,7 @@ class Populate:
                 "`viewgate project` again, and then `viewgate populate`."
             )
 
-    async def _settle(self, partition: Partition, told: Told, reading: _Reading) -> None:
+    async def _settle(self, partition: Partition, told: Told, reading: Reading) -> None:
         """The partition is level and whole: let readers see its shards, and once all are, the generation."""
         stamp, record = told.stamp, told.record
         if record is None or stamp.definition != self._definition.fingerprint:
@@ -265,14 +234,14 @@ class Populate:
             await self._show(copy, record)
             await self._report(copy, level)
 
-    async def _complete(self, copy: Copy, shards: Sequence[int], reading: _Reading) -> bool:
+    async def _complete(self, copy: Copy, shards: Sequence[int], reading: Reading) -> bool:
         """What of shards that were begun anew has not been told of again is no more. Whether nobody was faster."""
         gone = await copy.sift(shards)
         log.info("copy_told_anew", generation=copy.record.name, shards=len(shards), gone=gone)
         fills = []
         for shard in shards:
             at = copy.held[shard]
-            filled = (at.filled or _NOTHING)._replace(offset=reading.next)
+            filled = (at.filled or NOTHING)._replace(offset=reading.next)
             watermarks = reading.watermarks.pop((copy.record.name, shard), {})
             fills.append(Fill(shard, at, at._replace(filled=filled, owed=False), watermarks, {}, whole=True))
         return len(await copy.fill(fills)) == len(fills)

@@ -7,7 +7,7 @@ from app.cli import CommandError
 from app.feeds import collect_less
 from app.populating import populate_view
 from app.settings import SettingsError, read_settings
-from app.stopping import told_to_stop
+from app.stopping import told_to_stop, within
 from app.telemetry import set_up_logs
 from app.views import definition_of
 from projectors.apply import EvictionAllowed
@@ -36,7 +36,8 @@ def populate() -> None:
     collect_less()
 
     async def run() -> None:
-        await populate_view(settings, definition_of(settings), told_to_stop())
+        stop = told_to_stop()
+        await within(stop, populate_view(settings, definition_of(settings), stop))
 
     try:
         uvloop.run(run())

@@ -216,7 +216,8 @@ async def until_level(owner: Owner, lost_owner: Owner) -> None:
 async def test_what_somebody_else_has_taken_meanwhile_is_neither_read_nor_done(world: World, second: Redis) -> None:
     owner, copying = await world.owner(), Copying(world, second)
     await published(copying)
-    mine, theirs = (Owed(world.redis, DEFINITION, await copying.live()) for _ in range(2))
+    record = await copying.live()
+    mine, theirs = Owed(world.redis, DEFINITION, record), Owed(world.redis, DEFINITION, record)
     topic = f"{TOPIC}|first|{copying.partitions}"
     shard = world.shard_of(ADA)
     world.put(like(1, ADA))
