@@ -19,7 +19,7 @@ from schema.generation import Generation
 # so often at most the watermarks of shards in which no row has changed are published, and up to when the view has everything
 LOOK_SECONDS = 1.0
 # few enough that between taking and reading hardly a change comes: it would have to be taken once more
-ABREAST = 32
+ABREAST = 64
 # records in one transaction
 MOST = 2_000
 # keys of each shard that are remembered as published

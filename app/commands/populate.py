@@ -26,7 +26,8 @@ def populate() -> None:
     VIEWGATE_REDIS_URL is the second Redis. Gateways and every other command read it as they read the first.
 
     \b
-    Example:
+    Examples:
+      viewgate populate
       VIEWGATE_VIEW_TOPIC=user.view VIEWGATE_REDIS_URL=redis://other:6379/0 viewgate populate
     """
     settings = read_settings()
