@@ -13,6 +13,7 @@ from app.settings import Settings
 from app.topics import tombstones_kept_ms
 from projectors.apply import StoreUnavailable, check_eviction
 from projectors.clock import SystemClock
+from projectors.log import RetentionPassed
 from projectors.populate import Populate
 from projectors.sweeping import sweep_strays
 from schema.definition import Definition
@@ -33,6 +34,9 @@ async def populate_view(settings: Settings, definition: Definition, stop: asynci
                 if not is_away(away):
                     raise
                 log.warning("kafka_away", at=settings.kafka_bootstrap, error=repr(away))
+            except RetentionPassed as passed:
+                # the topic was made anew: it is read from its beginning
+                log.warning("view_topic_cut", topic=settings.view_topic, error=str(passed))
             await pause(stop)
     finally:
         await redis.aclose()

@@ -48,9 +48,8 @@ class Populate:
         self._level: dict[str, dict[Partition, Told]] = {}
         # shards that are begun anew, whatever they hold
         self._anew: set[Place] = set()
-        # something may be left of a build that nobody reads any more
+        # something may be left of a generation or a build that nobody reads any more
         self.strays = asyncio.Event()
-        self.strays.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -90,6 +89,7 @@ class Populate:
         for partition in self._partitions:
             reading = self._readings[partition] = self._begin(partition, bounds[partition], ids.get(partition.topic, ""))
             self._log.seek(partition, reading.next)
+        self.strays.set()
         log.info("view_topic_taken", at={str(p): (self._readings[p].next, bounds[p][1]) for p in self._partitions})
 
     def _begin(self, partition: Partition, bounds: tuple[int, int], topic_id: str) -> Reading:
@@ -224,7 +224,7 @@ class Populate:
         if any((copy.record.name, shard) in self._anew for shard in held):
             return
         owed = [shard for shard, one in held.items() if one.owed]
-        if not all(one.build for one in held.values()) or (owed and not await self._complete(copy, owed, reading)):
+        if not all(one.build for one in held.values()) or (owed and not await self._complete(copy, owed, partition, reading)):
             self._readings.clear()
             return
         await RedisStore.of(self._redis, self._definition, copy.record).finish({shard: one.build for shard, one in held.items()})
@@ -234,8 +234,12 @@ class Populate:
             await self._show(copy, record)
             await self._report(copy, level)
 
-    async def _complete(self, copy: Copy, shards: Sequence[int], reading: Reading) -> bool:
+    async def _complete(self, copy: Copy, shards: Sequence[int], partition: Partition, reading: Reading) -> bool:
         """What of shards that were begun anew has not been told of again is no more. Whether nobody was faster."""
+        ids = await self._log.ids({partition.topic})
+        if ids.get(partition.topic, "") != reading.topic_id:
+            # what lies before where this was read from was never told
+            return False
         gone = await copy.sift(shards)
         log.info("copy_told_anew", generation=copy.record.name, shards=len(shards), gone=gone)
         fills = []

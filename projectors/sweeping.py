@@ -73,10 +73,10 @@ async def sweep_strays(redis: Redis, view: str) -> int:
 
 
 def _header(name: str) -> str | None:
-    """The key of the header of the shard that a row or claimants belong to."""
-    head, brace, _ = name.partition("}")
+    """The key of the header of the shard that a row or claimants belong to; None for a shard's own sets."""
+    head, _, rest = name.partition("}")
     generation, _, tag = head.rpartition(":")
-    return f"{generation.partition('.')[0]}:{tag}}}" if brace and tag.startswith("{") else None
+    return f"{generation.partition('.')[0]}:{tag}}}" if rest and tag.startswith("{") else None
 
 
 def _build(name: str) -> str:

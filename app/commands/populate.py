@@ -12,12 +12,11 @@ from app.telemetry import set_up_logs
 from app.views import definition_of
 from projectors.apply import EvictionAllowed
 from projectors.generations import GenerationRefused
-from projectors.log import RetentionPassed
 from projectors.reading import SourceChanged
 from projectors.view_topic import UnreadableTopic
 
 # each stops it with a sentence that says what a person has to do; of KafkaErrors only those that trying again does not mend
-STOPS = (EvictionAllowed, GenerationRefused, KafkaError, RetentionPassed, SourceChanged, UnreadableTopic)
+STOPS = (EvictionAllowed, GenerationRefused, KafkaError, SourceChanged, UnreadableTopic)
 
 
 def populate() -> None:

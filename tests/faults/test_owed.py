@@ -1,18 +1,20 @@
 """What a shard owes to the view topic: whatever writes a hash owes it, a lost write is owed again, and unpublished nothing is."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from redis.asyncio import Redis
 
 from demo.servers.server import Server
+from projectors import owed as owed_module
 from projectors import publisher
 from projectors.calls import Packing
 from projectors.erasure import Erasure
 from projectors.fold import Claim
 from projectors.owed import Owed
 from projectors.replay import partition_of
+from projectors.scan import Scan
 from projectors.view_topic import read
 from schema import layout
 from tests.faults.arranged import DEFINITION, Owner, World, follow, like, user
@@ -237,6 +239,55 @@ async def test_what_somebody_else_has_taken_meanwhile_is_neither_read_nor_done(w
     assert await owed(world) == set()
     # whoever had the version before can tell
     assert (await mine.take(topic, {shard: taken[shard].version}, {shard}, ())).other == {shard: later[shard].version}
+
+
+async def test_a_scan_whose_keys_redis_lost_does_not_end_what_is_owed(world: World, second: Redis) -> None:
+    owner, copying = await world.owner(), Copying(world, second)
+    for key in range(6):
+        world.put(user(key, f"name{key}"))
+    await owner.level()
+    scan = Scan(Owed(world.redis, DEFINITION, await copying.live()), "topic")
+    assert await scan.begin(dict.fromkeys(range(world.shards), 0), ()) == set(range(world.shards))
+    before = await dump(world.redis, world.keys, world.shard_of(1))
+    redis = world.redis
+    pages = scan._owed.page
+
+    async def page(cursor: int) -> tuple[int, Sequence[str]]:
+        """A failover between the last page and the end."""
+        found = await pages(cursor)
+        return 1, found[1]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scan._owed, "page", page)
+        await scan.step()
+    await restore(redis, before)
+    scan._cursor = 0
+    while scan.owing:
+        await scan.step()
+    still = {shard for shard in range(world.shards) if await redis.hexists(world.keys.headers[shard], "owed")}
+    assert still == {world.shard_of(1)}
+
+
+async def test_a_partition_is_not_told_as_whole_while_a_shard_of_it_owes(world: World, second: Redis) -> None:
+    owner, copying = await world.owner(), Copying(world, second)
+    publishing = await published(copying)
+    place = copying.log.partitions[world.shard_of(ADA) % copying.partitions]
+    world.put(user(ADA, "ada"))
+    await owner.level()
+    end = copying.log.ends[place]
+    # what a publisher left that another one has begun to take: as much as is taken at once, and one key more
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owed_module, "AT_ONCE", 1)
+        keys = [world.keys.rows_prefix(world.shard_of(ADA), "0") + str(key) for key in (ADA, 1000, 1001)]
+        await world.redis.sadd(world.keys.changed[world.shard_of(ADA)], *keys)
+        publishing.clock.seconds += 1
+        await publishing.publisher.round()
+        found = [read(record) for record in copying.log.records[place] if record.offset >= end]
+        assert [told.as_of for told in found if told.stamp.shard < 0] == []
+        assert [told.watermarks for told in found if told.stamp.shard == world.shard_of(ADA) and told.at is None] == []
+    await publishing.rounds(2)
+    found = [read(record) for record in copying.log.records[place] if record.offset >= end]
+    assert [told.stamp.shard for told in found][-1] == -1
 
 
 def told(copying: Copying, key: int) -> dict[str, object]:

@@ -19,12 +19,14 @@ from projectors.generations import GenerationRefused, Generations
 from projectors.owed import Owed
 from projectors.reading import SourceChanged
 from projectors.sweeping import sweep_strays
+from projectors.view_topic import Sent, read
 from schema.definition import read_definition
 from schema.generation import Generation
+from schema.loader import ViewNotReady
 from schema.user import Users
 from tests.faults.arranged import CHECKPOINT_SECONDS, DEFINITION, Owner, Tables, World, user
 from tests.faults.copying import FAULTS, TOPIC, WINDOW_MS, Copying, Populating, Publishing, failing
-from tests.faults.snapshots import Snapshot, dump, restore
+from tests.faults.snapshots import Snapshot, dump, lose, restore
 from tests.faults.stores import Crashed, Pause, go_on
 from tests.message.shop import CustomerView
 
@@ -284,6 +286,59 @@ async def test_readers_see_nothing_before_the_whole_is_there_and_then_all(redis:
     assert await copying.world.shown(ViewLoader(second, DEFINITION)) == copying.world.counted()
 
 
+async def test_no_generation_is_shown_while_one_partition_has_not_told_that_it_is_whole(redis: Redis, second: Redis) -> None:
+    copying, owner = await copied(redis, second)
+    copying.world.put(user(1, "ada"))
+    await owner.level()
+    await copying.publish()
+    last = copying.log.partitions[-1]
+    copying.log.records[last] = [record for record in copying.log.records[last] if read(record).stamp.shard >= 0]
+    populating = copying.populating()
+    await populating.level()
+    assert await Generations(second, DEFINITION).live() is None
+    await copying.publish()
+    await populating.level()
+    await copying.equal()
+
+
+async def test_a_shard_that_the_second_lost_is_not_ready_until_it_is_whole_again(redis: Redis, second: Redis) -> None:
+    copying, owner = await copied(redis, second)
+    world = copying.world
+    for key in range(12):
+        world.put(user(key, f"name{key}"))
+    await owner.level()
+    await settled(copying)
+    lost = world.shard_of(1)
+    await lose(second, world.keys, lost)
+    copying.log.compact()
+    populating, waited = copying.populating(limit=1), 0
+    reader = ViewLoader(second, DEFINITION)
+    while populating.log.quiet < 3:
+        await populating.populate.step()
+        try:
+            assert await world.shown(reader) == world.counted()
+        except ViewNotReady:
+            waited += 1
+    assert waited > 3
+    await copying.equal()
+
+
+async def test_an_older_version_that_comes_late_changes_nothing(redis: Redis, second: Redis) -> None:
+    copying, owner = await copied(redis, second)
+    world = copying.world
+    world.put(user(1, "ada"))
+    await owner.level()
+    await copying.publish()
+    place = copying.log.partitions[world.shard_of(1) % copying.partitions]
+    old = next(record for record in copying.log.records[place] if record.key == b'{"id":"1"}')
+    world.put(user(1, "lady"))
+    await owner.level()
+    populating = await settled(copying)
+    copying.log.write([Sent(place.number, old.key or b"", old.value, old.headers)])
+    await populating.level()
+    await copying.equal()
+
+
 async def test_a_generation_that_is_promoted_takes_the_place_of_the_one_before(redis: Redis, second: Redis) -> None:
     copying, owner = await copied(redis, second)
     world = copying.world
@@ -333,9 +388,12 @@ async def test_one_that_was_away_for_longer_than_tombstones_are_kept_keeps_no_gh
     await owner.level()
     await copying.publish()
     copying.log.compact(tombstones=True)
-    populating = copying.populating()
+    populating = copying.populating(limit=2)
     populating.clock.seconds = time.time() + 2 * WINDOW_MS / 1000
-    await populating.level()
+    while populating.log.quiet < 3:
+        await populating.populate.step()
+        # what is being told anew is no stray, nor is what tells of it
+        assert await sweep_strays(second, "user") == 0
     await copying.equal()
 
 
