@@ -97,6 +97,11 @@ class Copy:
         self.as_of_ms = 0
         self._fill, self._sift = redis.register_script(_FILL), redis.register_script(_SIFT)
 
+    @property
+    def newest(self) -> int:
+        """The highest version of all shards, 0 if there is none."""
+        return max((held.filled.ts_ms for held in self.held.values() if held.filled), default=0)
+
     @classmethod
     def of(cls, redis: Redis, definition: Definition, stamp: Stamp) -> Self:
         """One that is not there yet."""

@@ -27,6 +27,8 @@ from schema.layout import Layout
 from schema.positions import Partition, Watermark
 
 RETRY_SECONDS = 0.5
+# clocks of two nodes do not differ by more: versions of two shards are compared by it
+OLDER_US = 1_000_000
 log = structlog.stdlib.get_logger()
 
 
@@ -230,9 +232,9 @@ class Populate:
         await RedisStore.of(self._redis, self._definition, copy.record).finish({shard: one.build for shard, one in held.items()})
         level = self._level.setdefault(stamp.generation, {})
         level[partition] = told
-        if len(level) == len(self._partitions):
-            await self._show(copy, record)
+        if len(level) == len(self._partitions) and await self._show(copy, record):
             await self._report(copy, level)
+            await self._drop_older(copy)
 
     async def _complete(self, copy: Copy, shards: Sequence[int], partition: Partition, reading: Reading) -> bool:
         """What of shards that were begun anew has not been told of again is no more. Whether nobody was faster."""
@@ -250,23 +252,30 @@ class Populate:
             fills.append(Fill(shard, at, at._replace(filled=filled, owed=False), watermarks, {}, whole=True))
         return len(await copy.fill(fills)) == len(fills)
 
-    async def _show(self, copy: Copy, record: Generation) -> None:
-        """Promote it if it is not live; then nothing else is kept."""
+    async def _show(self, copy: Copy, record: Generation) -> bool:
+        """Promote it if it is not live. Whether it is."""
         mine = copy.record
         wanted = msgspec.structs.replace(record, build=mine.build, codes=mine.codes, prefixes=mine.prefixes, by_itself=False, copied=True)
         if mine == wanted and await self._generations.live() == wanted.name and await self._generations.read(wanted.name) == wanted:
-            return
+            return True
         store = RedisStore.of(self._redis, self._definition, wanted)
         promoted = await self._generations.promote(wanted, store, await store.headers())
         if promoted is None:
             # gone, or begun anew by another: it is read again
             self._readings.clear()
-            return
+            return False
         log.info("copy_shown", generation=promoted.name)
         copy.record = promoted
+        return True
+
+    async def _drop_older(self, copy: Copy) -> None:
+        """Nothing else is kept but what may be on its way to be shown. Compaction has kept some rows of generations of long ago."""
         for other in await self._generations.all():
-            if other.name != promoted.name:
-                await self._drop(other)
+            if other.name != copy.record.name:
+                older = Copy(self._redis, self._definition, other)
+                await older.look(range(other.shards))
+                if 0 < older.newest < copy.newest - OLDER_US or other.state == "dropping":
+                    await self._drop(other)
 
     async def _drop(self, record: Generation) -> None:
         await self._generations.mark_dropping(record)

@@ -213,7 +213,7 @@ class Copying:
         differing = {name: (mine.get(name), theirs.get(name)) for name in mine.keys() | theirs.keys() if mine.get(name) != theirs.get(name)}
         assert not differing, differing
         names = {record.name for record in await Generations(redis, self.world.definition).all()}
-        assert names == {first.name}
+        assert names == {first.name}, names
 
     async def swept(self, second: Redis | None = None) -> set[str]:
         """Builds of which the second has keys."""

@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import KafkaError
+from msgspec import json, structs
 from redis.asyncio import Redis
 
 from demo.servers.server import Server
 from loaders.view import ViewLoader
+from projectors import populate
 from projectors.apply import RedisStore, StoreUnavailable
 from projectors.building import WholeBuild
 from projectors.generations import GenerationRefused, Generations
 from projectors.owed import Owed
 from projectors.reading import SourceChanged
 from projectors.sweeping import sweep_strays
-from projectors.view_topic import Sent, read
+from projectors.view_topic import HEADER, Sent, Stamp, Wire, read
 from schema.definition import read_definition
 from schema.generation import Generation
+from schema.layout import Layout
 from schema.loader import ViewNotReady
 from schema.user import Users
 from tests.faults.arranged import CHECKPOINT_SECONDS, DEFINITION, Owner, Tables, World, user
@@ -339,10 +342,14 @@ async def test_an_older_version_that_comes_late_changes_nothing(redis: Redis, se
     await copying.equal()
 
 
-async def test_a_generation_that_is_promoted_takes_the_place_of_the_one_before(redis: Redis, second: Redis) -> None:
+async def test_a_generation_that_is_promoted_takes_the_place_of_the_one_before(
+    redis: Redis, second: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(populate, "OLDER_US", 0)
     copying, owner = await copied(redis, second)
     world = copying.world
     world.put(user(1, "ada"))
+    world.put(user(3, "eve"))
     await owner.level()
     populating = await settled(copying)
     generations = Generations(redis, DEFINITION)
@@ -358,11 +365,26 @@ async def test_a_generation_that_is_promoted_takes_the_place_of_the_one_before(r
     assert await generations.promote(record, store, await store.headers())
     world.put(user(2, "bob"))
     await building.level()
+    # a row that the second generation never had: compaction keeps what the first one said of it
+    ghost = Wire(await copying.live(), copying.partitions).hash(0, "s", 1, "user:g2.0:{x}:77", {b"0": b"ghost"})
+    copying.log.write([ghost._replace(headers=[(HEADER, json.encode(structs.replace(OLD, definition=DEFINITION.fingerprint)))])])
     await copying.publish()
     await populating.level()
     await copying.equal()
     await sweep_strays(second, "user")
     assert {name.split(".")[0] for name in await copying.swept()} == {"g2"}
+    copying.log.compact()
+    await lose(second, Layout("User", "g2", world.shards), 0)
+    again = copying.populating(limit=1)
+    await again.level()
+    assert {one.name for one in await Generations(second, DEFINITION).all()} == {"g1", "g2"}
+    await copying.publish()
+    await again.level()
+    await copying.equal()
+    await second.flushdb()
+    await copying.publish()
+    await again.level()
+    await copying.equal()
 
 
 async def test_a_topic_made_anew_is_filled_again_and_the_second_follows_without_ghosts(redis: Redis, second: Redis) -> None:
@@ -429,6 +451,9 @@ async def test_another_definition_and_other_partitions_are_told_with_what_to_do(
     more.log.ends |= {p: copying.log.ends[p] for p in more.log.partitions}
     with pytest.raises(SourceChanged, match="partitions were added to topic"):
         await more.populating().level()
+
+
+OLD = Stamp("g1", "s", 0, 4, "", 1)
 
 
 def store_of(redis: Redis) -> Callable[[Generation], RedisStore]:
