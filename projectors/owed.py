@@ -28,11 +28,11 @@ PAGE = 2000
 # ARGV[1] topic; ARGV[2] the highest version seen; ARGV[3] '1': it was counted here, by the last call; ARGV[4] how many keys;
 # ARGV[5] '1': also if none is owed
 # Returns 0 where the shard is not published to the topic, 1 where nothing is owed, 2 where nothing is yet of what is owed as a whole;
-# the version that is stored, if another was to be expected: then writes were lost, or somebody else has taken.
+# version and series that are stored, if another version was to be expected: then writes were lost, or somebody else has taken.
 _TAKE = """
-local stored = redis.call('HMGET', KEYS[1], 'published', 'topic', 'owed')
+local stored = redis.call('HMGET', KEYS[1], 'published', 'topic', 'owed', 'series')
 if not stored[1] or stored[2] ~= ARGV[1] then return 0 end
-if tonumber(stored[1]) < tonumber(ARGV[2]) or (ARGV[3] == '1' and stored[1] ~= ARGV[2]) then return stored[1] end
+if tonumber(stored[1]) < tonumber(ARGV[2]) or (ARGV[3] == '1' and stored[1] ~= ARGV[2]) then return {stored[1], stored[4]} end
 local room = ARGV[4] - redis.call('SCARD', KEYS[3])
 local keys = room > 0 and redis.call('SPOP', KEYS[2], room) or {}
 if #keys > 0 then redis.call('SADD', KEYS[3], unpack(keys))
@@ -99,13 +99,13 @@ class Taken(NamedTuple):
 class Takings(NamedTuple):
     """taken: by shard. level: shards that owe nothing. absent: shards that are not published to the topic.
 
-    other: shards that have another version than was to be expected, and which.
+    other: shards that have another version than was to be expected; which, and of which series.
     """
 
     taken: Mapping[int, Taken]
     level: set[int]
     absent: set[int]
-    other: Mapping[int, int]
+    other: Mapping[int, tuple[int, str]]
 
 
 class Hashes(NamedTuple):
@@ -144,8 +144,9 @@ class Owed:
         """
         calls = {shard: (topic, floor, int(shard in mine), AT_ONCE, int(shard in forced)) for shard, floor in seen.items()}
         replies = await self._run(self._take, calls)
-        taken = {shard: _taken(reply) for shard, reply in replies.items() if isinstance(reply, list)}
-        other = {shard: int(reply) for shard, reply in replies.items() if isinstance(reply, bytes)}
+        told = {shard: reply for shard, reply in replies.items() if isinstance(reply, list)}
+        taken = {shard: _taken(reply) for shard, reply in told.items() if len(reply) > 2}
+        other = {shard: (int(reply[0]), reply[1].decode()) for shard, reply in told.items() if len(reply) == 2}
         return Takings(taken, _agreed(replies), {shard for shard, reply in replies.items() if reply == 0}, other)
 
     async def read(self, taken: Mapping[int, Taken]) -> dict[int, Hashes]:

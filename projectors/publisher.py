@@ -113,26 +113,29 @@ class Publisher:
         self._shards -= takings.absent
         self._behind -= takings.level
         for shard, taken in takings.taken.items():
-            self._memory.setdefault(shard, Memory(taken.before)).add(taken)
+            series = taken.header[layout.SERIES].decode()
+            if shard not in self._memory or self._memory[shard].series != series:
+                self._memory[shard] = Memory(series, taken.before)
+            self._memory[shard].add(taken)
             self._seen[shard] = taken.version
             self._mine.add(shard)
         await self._mend(takings.other)
         return dict(takings.taken)
 
-    async def _mend(self, stored: Mapping[int, int]) -> None:
+    async def _mend(self, stored: Mapping[int, tuple[int, str]]) -> None:
         """Redis has lost writes that were published. What was published since is owed again; if that is not known, all of the shard."""
         if not stored:
             return
         log.warning("published_writes_lost", generation=self._record.name, shards=len(stored))
         calls = {}
-        for shard, version in stored.items():
+        for shard, (version, series) in stored.items():
             memory = self._memory.get(shard)
-            if memory is not None and memory.since <= version < self._seen[shard]:
+            if memory is not None and memory.series == series and memory.since <= version < self._seen[shard]:
                 calls[shard] = (version, self._seen[shard], memory.after(version))
         done = await self._owed.again(calls)
         self._mine -= stored.keys()
         if rest := [shard for shard in stored if shard not in done]:
-            # it may have been told of what never was: copies have to begin anew
+            # it may have been told of what never was, or of a series that is no more: copies have to begin anew
             await self._begin(rest, anew=rest)
 
     def _records(self, shard: int, taken: Taken, hashes: Hashes) -> Iterable[Sent]:
@@ -165,10 +168,10 @@ class Publisher:
 
 
 class Memory:
-    """Keys of one shard that were published, under versions above `since`."""
+    """Keys of one shard that were published in a series, under versions above `since`."""
 
-    def __init__(self, since: int) -> None:
-        self.since = since
+    def __init__(self, series: str, since: int) -> None:
+        self.series, self.since = series, since
         self._versions: dict[str, int] = {}
 
     def add(self, taken: Taken) -> None:

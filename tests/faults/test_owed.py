@@ -171,6 +171,26 @@ async def test_a_publisher_that_knows_nothing_begins_a_shard_anew_that_has_lost_
     assert len(set(series(copying)) - {""}) == 2
 
 
+async def test_a_series_that_a_failover_has_brought_back_is_begun_anew(world: World, second: Redis) -> None:
+    owner, copying = await world.owner(), Copying(world, second)
+    world.put(user(ADA, "ada"))
+    world.put(like(1, EVE))
+    await owner.level()
+    publishing = await published(copying)
+    shard = world.shard_of(ADA)
+    before = await dump(world.redis, world.keys)
+    # the shard has lost more than is remembered
+    await world.redis.hset(world.keys.headers[shard], "published", "-1")
+    await publishing.rounds(4)
+    populating = copying.populating()
+    await populating.level()
+    await restore(world.redis, before)
+    await publishing.rounds(4)
+    await populating.level()
+    await copying.equal()
+    assert len(set(series(copying)) - {""}) == 3
+
+
 async def test_more_than_is_remembered_begins_a_shard_anew(world: World, second: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(publisher, "REMEMBERED", 1)
     owner, copying = await world.owner(), Copying(world, second)
@@ -238,7 +258,9 @@ async def test_what_somebody_else_has_taken_meanwhile_is_neither_read_nor_done(w
     await theirs.done({shard: later[shard].version})
     assert await owed(world) == set()
     # whoever had the version before can tell
-    assert (await mine.take(topic, {shard: taken[shard].version}, {shard}, ())).other == {shard: later[shard].version}
+    assert (await mine.take(topic, {shard: taken[shard].version}, {shard}, ())).other == {
+        shard: (later[shard].version, later[shard].header[layout.SERIES].decode())
+    }
 
 
 async def test_a_scan_whose_keys_redis_lost_does_not_end_what_is_owed(world: World, second: Redis) -> None:
