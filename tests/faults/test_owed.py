@@ -1,7 +1,7 @@
 """What a shard owes to the view topic: whatever writes a hash owes it, a lost write is owed again, and unpublished nothing is."""
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
 from redis.asyncio import Redis
@@ -12,7 +12,7 @@ from projectors import publisher
 from projectors.calls import Packing
 from projectors.erasure import Erasure
 from projectors.fold import Claim
-from projectors.owed import Owed
+from projectors.owed import Hashes, Owed, Taken
 from projectors.replay import partition_of
 from projectors.scan import Scan
 from projectors.view_topic import read
@@ -310,6 +310,28 @@ async def test_a_partition_is_not_told_as_whole_while_a_shard_of_it_owes(world: 
     await publishing.rounds(2)
     found = [read(record) for record in copying.log.records[place] if record.offset >= end]
     assert [told.stamp.shard for told in found][-1] == -1
+
+
+async def test_a_change_between_taking_and_reading_comes_with_its_watermarks(world: World, second: Redis) -> None:
+    owner, copying = await world.owner(), Copying(world, second)
+    publishing = await published(copying)
+    world.put(like(1, ADA))
+    await owner.level()
+    reading, left = publishing.publisher._owed.read, [like(2, ADA)]
+
+    async def read_after_a_change(taken: Mapping[int, Taken]) -> dict[int, Hashes]:
+        if left:
+            world.put(left.pop())
+            await owner.level()
+        return await reading(taken)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(publishing.publisher._owed, "read", read_after_a_change)
+        await publishing.rounds(1)
+    assert told(copying, ADA)["like_count"] == 2
+    header = (await owner.store.headers())[world.shard_of(ADA)]
+    newest = [read(r).watermarks for rs in copying.log.records.values() for r in rs if r.key == b'{"shard":%d}' % world.shard_of(ADA)][-1]
+    assert newest == {partition: watermark.encode().decode() for partition, watermark in header.watermarks.items()}
 
 
 def told(copying: Copying, key: int) -> dict[str, object]:

@@ -22,6 +22,7 @@ from projectors.owed import Owed
 from projectors.reading import SourceChanged
 from projectors.sweeping import sweep_strays
 from projectors.view_topic import HEADER, Sent, Stamp, Wire, read
+from schema import layout
 from schema.definition import read_definition
 from schema.generation import Generation
 from schema.layout import Layout
@@ -416,6 +417,9 @@ async def test_one_that_was_away_for_longer_than_tombstones_are_kept_keeps_no_gh
         await populating.populate.step()
         # what is being told anew is no stray, nor is what tells of it
         assert await sweep_strays(second, "user") == 0
+        for name in copying.world.keys.headers:
+            header: dict[bytes, bytes] = await second.hgetall(name)  # type: ignore[assignment]  # this client answers bytes
+            assert layout.OWED not in header or not any(field.startswith(b"users:") for field in header)
     await copying.equal()
 
 
