@@ -97,8 +97,9 @@ class Publisher:
             found = await self._owed.read(taken)
             if again := [shard for shard, hashes in found.items() if taken[shard].whole and not hashes.whole]:
                 # a change came in between: with it they are as their header says once more
-                taken |= (anew := await self._take(again, set(again)))
-                found |= await self._owed.read(anew)
+                anew = await self._take(again, set(again))
+                taken |= anew
+                found = {shard: hashes for shard, hashes in found.items() if shard not in again} | await self._owed.read(anew)
             for shard, hashes in found.items():
                 records += self._records(shard, taken[shard], hashes)
                 versions[shard] = taken[shard].version
