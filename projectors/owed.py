@@ -28,19 +28,21 @@ PAGE = 2000
 # ARGV[1] topic; ARGV[2] the highest version seen; ARGV[3] '1': it was counted here, by the last call; ARGV[4] how many keys;
 # ARGV[5] '1': also if none is owed
 # Returns 0 where the shard is not published to the topic, 1 where nothing is owed, 2 where nothing is yet of what is owed as a whole;
-# version and series that are stored, if another version was to be expected: then writes were lost, or somebody else has taken.
+# version and series that are stored, if another version was to be expected: then writes were lost, or somebody else has taken. One that was
+# counted since by who knew what lies in the topic is no such: nobody has published under it.
 _TAKE = """
-local stored = redis.call('HMGET', KEYS[1], 'published', 'topic', 'owed', 'series')
+local stored = redis.call('HMGET', KEYS[1], 'published', 'topic', 'owed', 'series', 'known')
 if not stored[1] or stored[2] ~= ARGV[1] then return 0 end
-if tonumber(stored[1]) < tonumber(ARGV[2]) or (ARGV[3] == '1' and stored[1] ~= ARGV[2]) then return {stored[1], stored[4]} end
+local published, seen = tonumber(stored[1]), tonumber(ARGV[2])
+if published ~= seen and (ARGV[3] == '1' or published < seen or tonumber(stored[5] or '0') < seen) then return {stored[1], stored[4]} end
 local room = ARGV[4] - redis.call('SCARD', KEYS[3])
 local keys = room > 0 and redis.call('SPOP', KEYS[2], room) or {}
 if #keys > 0 then redis.call('SADD', KEYS[3], unpack(keys))
 elseif room == tonumber(ARGV[4]) and ARGV[5] ~= '1' then return stored[3] and 2 or 1 end
 local time = redis.call('TIME')
-local version = math.max(tonumber(stored[1]) + 1, time[1] * 1000000 + time[2])
+local version = math.max(published + 1, time[1] * 1000000 + time[2])
 version = string.format('%.0f', version)
-redis.call('HSET', KEYS[1], 'published', version)
+redis.call('HSET', KEYS[1], 'published', version, 'known', ARGV[2])
 local whole = not stored[3] and redis.call('EXISTS', KEYS[2]) == 0
 return {version, stored[1], whole and 1 or 0, redis.call('HGETALL', KEYS[1]), redis.call('SMEMBERS', KEYS[3])}
 """
@@ -63,7 +65,7 @@ local stored = redis.call('HMGET', KEYS[1], 'state', 'topic', 'published')
 if stored[1] ~= 'live' then return 0 end
 if stored[2] ~= ARGV[1] or ARGV[5] == '1' then redis.call('HSET', KEYS[1], 'series', ARGV[3]) end
 local version = string.format('%.0f', math.max(tonumber(stored[3] or '0'), tonumber(ARGV[4])))
-redis.call('HSET', KEYS[1], 'published', version, 'topic', ARGV[1], 'owed', ARGV[2])
+redis.call('HSET', KEYS[1], 'published', version, 'known', ARGV[4], 'topic', ARGV[1], 'owed', ARGV[2])
 return 1
 """
 # ARGV[1] version stored; ARGV[2] the highest seen; then keys that are owed again
@@ -188,7 +190,7 @@ class Owed:
     async def end(self) -> None:
         """Publish no shard any more."""
         pipeline = self._redis.pipeline(transaction=False)
-        fields = [field.decode() for field in (layout.PUBLISHED, layout.TOPIC, layout.OWED, layout.SERIES)]
+        fields = [field.decode() for field in (layout.PUBLISHED, layout.KNOWN, layout.TOPIC, layout.OWED, layout.SERIES)]
         for header, *sets in zip(self.keys.headers, self.keys.changed, self.keys.taking, strict=True):
             pipeline.hdel(header, *fields)
             pipeline.unlink(*sets)

@@ -32,11 +32,12 @@ from schema.fields import Column
 SHARDS = 256
 SLOTS = 16384
 STATE, BUILD = b"state", b"build"
-# of a header that is published (projectors/owed.py): the last version counted, the topic, and how much is still owed as a whole
-PUBLISHED, TOPIC, OWED = b"published", b"topic", b"owed"
+# of a header that is published (projectors/owed.py): the last version counted, and the one that who counted it knew to lie in the topic;
+# the topic, and how much is still owed as a whole
+PUBLISHED, KNOWN, TOPIC, OWED = b"published", b"known", b"topic", b"owed"
 # of such a header, and of one that is filled from the topic (projectors/copies.py): versions of one series add up; and how far it is filled
 SERIES, FILLED = b"series", b"filled"
-NO_WATERMARKS = frozenset({STATE, BUILD, PUBLISHED, TOPIC, OWED, SERIES, FILLED})
+NO_WATERMARKS = frozenset({STATE, BUILD, PUBLISHED, KNOWN, TOPIC, OWED, SERIES, FILLED})
 LIVE, BUILDING = b"live", b"building"
 NULL = b"null"
 LONGEST_KEY = 128

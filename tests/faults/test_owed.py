@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import pytest
+from aiokafka.errors import ProducerFenced
 from redis.asyncio import Redis
 
 from demo.servers.server import Server
@@ -189,6 +190,25 @@ async def test_a_series_that_a_failover_has_brought_back_is_begun_anew(world: Wo
     await populating.level()
     await copying.equal()
     assert len(set(series(copying)) - {""}) == 3
+
+
+async def test_a_loss_is_found_though_one_that_was_shut_out_has_counted_on(world: World, second: Redis) -> None:
+    owner, copying = await world.owner(), Copying(world, second)
+    await owner.level()
+    shut_out = await published(copying)
+    before = await dump(world.redis, world.keys)
+    world.put(like(1, EVE))
+    await owner.level()
+    await copying.publish()
+    await restore(world.redis, before)
+    world.delete(type(like(1, EVE)), 1)
+    await (await world.owner(limit=1000)).level()
+    with pytest.raises(ProducerFenced):
+        await shut_out.rounds(1)
+    await copying.publish()
+    populating = copying.populating()
+    await populating.level()
+    await copying.equal()
 
 
 async def test_more_than_is_remembered_begins_a_shard_anew(world: World, second: Redis, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,9 @@ class History:
         """Everybody goes on, then a compacted log is read from its beginning, and goes on being read."""
         await self._owner.level()
         await self._copying.world.exact()
-        await self._copying.publish()
         for populating in self._populating:
+            # where two get into each other's way, what is told each second is what they go on by
+            await self._copying.publish()
             await self._rounds(populating)
         await self._copying.equal()
 
