@@ -79,7 +79,7 @@ class Feed:
             except StoreUnavailable as away:
                 log.warning("redis_away", error=str(away))
             except KafkaError as away:
-                if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
+                if not is_away(away):
                     raise
                 log.warning("kafka_away", at=self.settings.kafka_bootstrap, error=repr(away))
             else:
@@ -140,6 +140,11 @@ async def _ends(settings: Settings, definition: Definition) -> Mapping[Partition
     async with open_log(settings, None) as log_:
         await log_.start(definition.topics)
         return {partition: end for partition, (_, end) in (await sources(log_, definition))[0].items()}
+
+
+def is_away(error: KafkaError) -> bool:
+    """Whether trying again may mend it."""
+    return bool(error.retriable or isinstance(error, KafkaTimeoutError | KafkaUnavailableError))
 
 
 def collect_less() -> None:

@@ -45,6 +45,7 @@ class Settings(BaseSettings):
     )
     kafka_bootstrap: str = Field(default="127.0.0.1:9092", description="Kafka brokers, host:port, separated by commas.")
     topic_prefix: str = Field(default="", description="What every topic's name begins with, such as Debezium's `topic.prefix` and a dot.")
+    view_topic: str = Field(default="", description="The topic that `project` publishes the view to, and `populate` reads; empty: none.")
     consumer_group: str = Field(default="viewgate", min_length=1, description="The projector's consumer group.")
     mode: Mode = Field(default="view", description="How requests are answered: view, cache-aside or sql.")
     allow_mode_header: bool = Field(default=False, description="Whether a request may choose its mode by the header viewgate-mode.")

@@ -1,21 +1,19 @@
 """Keeps the rows topics of a definition's changelogs beside the projector: opens what stages need. projectors/stage.py is one of them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
+from aiokafka.errors import KafkaError
 
-from app.feeds import REPLICAS, TopicsMissing, open_consumer, open_dead_letters, open_log, pause
+from app.feeds import REPLICAS, TopicsMissing, is_away, open_consumer, open_dead_letters, open_log, pause
 from app.settings import Settings
-from app.topics import make_topics
+from app.topics import make_topics, tombstones_kept_ms
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetters
 from projectors.log import KafkaLog, Record, end
@@ -35,8 +33,6 @@ BATCH_BYTES = 1 << 18
 KEPT_FOR_EVER = MappingProxyType({"cleanup.policy": "delete", "retention.ms": "-1", "retention.bytes": "-1"})
 # so many offsets hold a record, most likely: ends of transactions take one too
 TAIL = 50
-# of Kafka, if a broker tells nothing
-TOMBSTONES_KEPT_MS = 86_400_000
 log = structlog.stdlib.get_logger()
 
 
@@ -55,16 +51,6 @@ class RowTopics:
         """Of everybody who keeps these topics, whatever their projectors' group: two groups would shut each other out again and again."""
         return f"{self.settings.topic_prefix}{self.definition.name.lower()}.rows"
 
-    async def beside(self, running: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:
-        """Keep them while the projector runs. What ends either with an error ends both."""
-        tasks = [asyncio.ensure_future(running), asyncio.ensure_future(self.run(stop))]
-        try:
-            await asyncio.gather(*tasks)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop. Raises what only a person can mend; Kafka being away is waited for."""
         while not stop.is_set():
@@ -77,7 +63,7 @@ class RowTopics:
                     await log_.start(self.definition.changelogs)
                     await self._keep(log_, letters, windows, stop)
             except KafkaError as away:
-                if not _is_away(away):
+                if not is_away(away):
                     raise
                 log.warning("kafka_away", at=self.settings.kafka_bootstrap, error=repr(away))
             else:
@@ -168,7 +154,7 @@ class RowTopics:
                         f"topic {topic} has {counts[topic]} partitions, {rows_topic} has {counts[rows_topic]}: keys have moved between "
                         f"them. Delete {rows_topic} and run `viewgate rebuild`."
                     )
-            return {topic: await self._window(admin, topic) for topic in self.definition.changelogs}
+            return {topic: await tombstones_kept_ms(admin, topic) // 2 for topic in self.definition.changelogs}
 
     async def _partitions(self, admin: AIOKafkaAdminClient) -> Mapping[str, int]:
         counts = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
@@ -176,20 +162,6 @@ class RowTopics:
         if missing:
             raise TopicsMissing(f"Kafka has no topic {', '.join(sorted(missing))}: create it, or set VIEWGATE_TOPIC_PREFIX.")
         return counts
-
-    async def _window(self, admin: AIOKafkaAdminClient, topic: str) -> int:
-        try:
-            answers = await admin.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)])
-        except (NotImplementedError, ValueError, KafkaError) as error:
-            log.warning("topic_not_described", topic=topic, error=repr(error))
-            return TOMBSTONES_KEPT_MS // 2
-        config = {entry[0]: entry[1] for answer in answers for _, _, _, _, entries in answer.resources for entry in entries}
-        if "delete" in str(config.get("cleanup.policy")) and (config.get("retention.ms"), config.get("retention.bytes")) != ("-1", "-1"):
-            raise SourceChanged(
-                f"topic {topic} loses rows by retention (cleanup.policy={config['cleanup.policy']}), which nobody has deleted. "
-                f"Run `kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact`."
-            )
-        return int(config.get("delete.retention.ms") or TOMBSTONES_KEPT_MS) // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +189,3 @@ class FreshReader:
                 yield record
         finally:
             await end(consumer.stop())
-
-
-def _is_away(error: KafkaError) -> bool:
-    return bool(error.retriable or isinstance(error, KafkaTimeoutError | KafkaUnavailableError))

@@ -1,7 +1,15 @@
-"""How a process of ours is told to end: SIGTERM or Ctrl-C, as an event."""
+"""How a process of ours is told to end: SIGTERM or Ctrl-C, as an event; and how what it runs ends then."""
 
 import asyncio
+import contextlib
 import signal
+from collections.abc import Coroutine, Iterable
+from typing import Any
+
+import structlog
+
+END_SECONDS = 10.0
+log = structlog.stdlib.get_logger()
 
 
 def told_to_stop() -> asyncio.Event:
@@ -10,3 +18,29 @@ def told_to_stop() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+async def abreast(running: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """All of them. What ends one with an error ends all."""
+    tasks = [asyncio.ensure_future(one) for one in running]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def within(stop: asyncio.Event, running: Coroutine[Any, Any, None]) -> None:
+    """Await it; once told to stop, only so much longer: a server that hangs holds nobody up, and whatever was cut off is read again."""
+    task, told = asyncio.ensure_future(running), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+        _, late = await asyncio.wait({task}, timeout=END_SECONDS if stop.is_set() else None)
+        if late:
+            log.warning("projector_cut_off", seconds=END_SECONDS)
+    finally:
+        told.cancel()
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

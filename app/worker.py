@@ -1,19 +1,19 @@
 """The road of a message: which generations this process keeps, each by a feed of its own (app/feeds.py), live and building ones abreast."""
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
 
 import structlog
-from aiokafka.errors import KafkaError, KafkaTimeoutError, KafkaUnavailableError
+from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from app.clients import open_redis
-from app.feeds import Feed, Part, open_log, sources
+from app.feeds import Feed, Part, is_away, open_log, sources
+from app.publishing import Publishing
 from app.settings import Settings
 from app.stages import RowTopics
+from app.stopping import abreast, within
 from app.telemetry import ProjectorMetrics
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.generations import FED, Generations, ShardLost
@@ -23,7 +23,6 @@ from schema.generation import Generation
 from schema.positions import Partition
 
 LOOK_SECONDS = 1.0
-END_SECONDS = 10.0
 log = structlog.stdlib.get_logger()
 
 
@@ -32,25 +31,14 @@ async def work(settings: Settings, definition: Definition, metrics: ProjectorMet
     redis = open_redis(settings, settings.redis_url)
     try:
         rows = RowTopics(settings, definition, metrics)
-        running = Worker(settings, definition, metrics, redis, rows.level).run(stop)
-        await _within(stop, rows.beside(running, stop) if definition.changelogs else running)
+        running = [Worker(settings, definition, metrics, redis, rows.level).run(stop)]
+        if definition.changelogs:
+            running.append(rows.run(stop))
+        if settings.view_topic:
+            running.append(Publishing(settings, definition, redis).run(stop))
+        await within(stop, abreast(running))
     finally:
         await redis.aclose()
-
-
-async def _within(stop: asyncio.Event, running: Coroutine[Any, Any, None]) -> None:
-    """Await it; once told to stop, only so much longer: a server that hangs holds nobody up, and whatever was cut off is read again."""
-    task, told = asyncio.ensure_future(running), asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
-        _, late = await asyncio.wait({task}, timeout=END_SECONDS if stop.is_set() else None)
-        if late:
-            log.warning("projector_cut_off", seconds=END_SECONDS)
-    finally:
-        told.cancel()
-        task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 class Beside:
@@ -114,7 +102,7 @@ class Worker:
         except StoreUnavailable as away:
             log.warning("redis_away", error=str(away))
         except KafkaError as away:
-            if not (away.retriable or isinstance(away, KafkaTimeoutError | KafkaUnavailableError)):
+            if not is_away(away):
                 raise
             log.warning("kafka_away", at=self._settings.kafka_bootstrap, error=repr(away))
 

@@ -1,7 +1,8 @@
 -- Apply one batch's effects to one shard, if its watermarks are the expected ones; else change nothing.
 -- It only compares and sets: what a difference means is decided in Python (projectors/apply.py).
 --
--- KEYS[1] header of the shard; then the keys that the effects touch, in the order in which the effects name them
+-- KEYS[1] header of the shard; KEYS[2] the set of what is owed to the view topic, written only where the header says that the shard is
+--         published; then the keys that the effects touch, in the order in which the effects name them
 -- ARGV[1] build expected; ARGV[2] marker (code of the column that every profile has); ARGV[3] number of watermarks n;
 --         then n times: field, expected, new; last: the effects as MessagePack
 --   effects = { counts = { {code, delta, delta, …}, … }, zeros = {code, …}, columns = {code, …},
@@ -15,7 +16,9 @@ local n = tonumber(ARGV[3])
 if redis.call('HGET', KEYS[1], 'state') == 'failed' then return redis.error_reply('VIEWGATE ' .. KEYS[1] .. ' failed earlier: rebuild') end
 local fields, moved = {'build'}, {}
 for i = 1, n do fields[i + 1] = ARGV[1 + 3 * i] end
+fields[n + 2] = 'published'
 local stored = redis.call('HMGET', KEYS[1], unpack(fields))
+local published = table.remove(stored)
 local same = stored[1] == ARGV[1]
 for i = 1, n do
   local expected, new = ARGV[2 + 3 * i], ARGV[3 + 3 * i]
@@ -25,7 +28,7 @@ end
 if not same then return stored end
 
 local effects = cmsgpack.unpack(ARGV[#ARGV])
-local place = 1
+local place = 2
 for _, list in ipairs(effects.counts) do
   local code = list[1]
   for j = 2, #list do
@@ -42,8 +45,13 @@ for i = place + 1, #KEYS - #effects.rows do
   if kind ~= 'hash' and kind ~= 'none' then return redis.error_reply('VIEWGATE ' .. KEYS[i] .. ' holds a ' .. kind .. ', not a hash') end
 end
 
+if published then
+  local kind = redis.call('TYPE', KEYS[2]).ok
+  if kind ~= 'set' and kind ~= 'none' then return redis.error_reply('VIEWGATE ' .. KEYS[2] .. ' holds a ' .. kind .. ', not a set') end
+end
+
 -- a repair moves no watermark: it writes what is there already
-if #moved == 0 and #KEYS > 1 then moved = {'build', ARGV[1]} end
+if #moved == 0 and #KEYS > 2 then moved = {'build', ARGV[1]} end
 if #moved > 0 then
   local answer = redis.pcall('HSET', KEYS[1], unpack(moved))
   -- Redis 6 puts the line of the script before the error's code
@@ -52,7 +60,11 @@ end
 
 local function write()
   local emptied = {}
-  place = 1
+  if published then
+    -- as many as fit on Lua's stack
+    for i = 3, #KEYS, 4000 do redis.call('SADD', KEYS[2], unpack(KEYS, i, math.min(i + 3999, #KEYS))) end
+  end
+  place = 2
   for _, list in ipairs(effects.counts) do
     local code = list[1]
     for j = 2, #list do

@@ -199,7 +199,8 @@ class RedisStore:
         watermarks: list[bytes | str] = []
         for advance in call.advances:
             watermarks += [str(advance.partition), advance.expected.encode(), advance.new.encode()]
-        head = (b"EVALSHA", self._digest, 1 + len(call.keys), self._layout.headers[call.shard])
+        own = (self._layout.headers[call.shard], self._layout.changed[call.shard])
+        head = (b"EVALSHA", self._digest, len(own) + len(call.keys), *own)
         tail = (call.build, self._marker, len(call.advances), *watermarks, call.effects)
         # its stub means a tuple of one, it takes any
         packed: bytes = hiredis.pack_command((*head, *call.keys, *tail))  # type: ignore[arg-type]
@@ -261,7 +262,6 @@ def _read(call: Call, reply: Any) -> Reply:
 
 def read_header(stored: Mapping[bytes, bytes]) -> Header:
     """A shard's hash as it lies in Redis, empty where there is none."""
-    own = (layout.STATE, layout.BUILD, layout.SEEN)
-    watermarks = {field.decode(): Watermark.decode(value) for field, value in stored.items() if field not in own}
+    watermarks = {field.decode(): Watermark.decode(value) for field, value in stored.items() if field not in layout.NO_WATERMARKS}
     build, seen = stored.get(layout.BUILD), stored.get(layout.SEEN)
     return Header(stored.get(layout.STATE), build.decode() if build else None, watermarks, Seen.decode(seen) if seen else None)

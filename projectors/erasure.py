@@ -22,16 +22,16 @@ LOOK_SECONDS = 0.1
 TRIES = 20
 # all is compared before anything is written: what was found is still there, so that no projector has told anything new meanwhile.
 # The counts are not compared and not touched; a row that has no profile and only counts of 0 reads as one that never was.
-# KEYS[1] header of the shard; KEYS[2] the row, if there are columns; then the claimants
+# KEYS[1] header of the shard; KEYS[2] what is owed to the view topic (apply.lua); KEYS[3] the row, if there are columns; then the claimants
 # ARGV[1] build, '' where there is no header; ARGV[2] MessagePack: columns {code, …}, stored {fragment or '', …}, claims {when, …};
 # ARGV[3] id of the row
 _ERASE = """
 if (redis.call('HGET', KEYS[1], 'build') or '') ~= ARGV[1] then return 0 end
 local found = cmsgpack.unpack(ARGV[2])
-local place = 1
+local place = 2
 if #found.columns > 0 then
-  place = 2
-  local stored = redis.call('HMGET', KEYS[2], unpack(found.columns))
+  place = 3
+  local stored = redis.call('HMGET', KEYS[3], unpack(found.columns))
   for i = 1, #found.columns do
     if (stored[i] or '') ~= found.stored[i] then return 0 end
   end
@@ -39,13 +39,14 @@ end
 for i = 1, #found.claims do
   if redis.call('HGET', KEYS[place + i], ARGV[3]) ~= found.claims[i] then return 0 end
 end
-if place == 2 then
-  redis.call('HDEL', KEYS[2], unpack(found.columns))
+if redis.call('HEXISTS', KEYS[1], 'published') == 1 and #KEYS > 2 then redis.call('SADD', KEYS[2], unpack(KEYS, 3)) end
+if place == 3 then
+  redis.call('HDEL', KEYS[3], unpack(found.columns))
   local empty = true
-  for _, value in ipairs(redis.call('HVALS', KEYS[2])) do
+  for _, value in ipairs(redis.call('HVALS', KEYS[3])) do
     if value ~= '0' then empty = false; break end
   end
-  if empty then redis.call('DEL', KEYS[2]) end
+  if empty then redis.call('DEL', KEYS[3]) end
 end
 for i = 1, #found.claims do redis.call('HDEL', KEYS[place + i], ARGV[3]) end
 return 1
@@ -199,7 +200,7 @@ class Erasure:
         touched += [keys.claims_prefix(shard, at, self._lookup(claim.field)) + claim.value for claim in claims]
         found = {"columns": columns, "stored": [traces.profile.get(code, b"").decode() for code in columns]}
         packed = msgspec.msgpack.encode(found | {"claims": [when.decode() for when in claims.values()]})
-        return await self._evaluate(_ERASE, (keys.headers[shard], *touched), build or "", packed, self.row_id)
+        return await self._evaluate(_ERASE, (keys.headers[shard], keys.changed[shard], *touched), build or "", packed, self.row_id)
 
     async def _evaluate(self, script: str, keys: Sequence[str], *arguments: Any) -> bool:
         answer: Any = self._redis.eval(script, len(keys), *keys, *arguments)

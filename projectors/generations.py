@@ -66,9 +66,14 @@ class Generations:
         return record
 
     def check(self, record: Generation) -> None:
-        """Raises GenerationRefused where it is of another definition, GenerationDropped."""
+        """Raises GenerationRefused where it is of another definition, or a copy; GenerationDropped."""
         if record.state == "dropping":
             raise GenerationDropped(f"generation {record.name} is being dropped")
+        if record.copied:
+            raise GenerationRefused(
+                f"generation {record.name} in this Redis is filled from a view topic, by `viewgate populate`: VIEWGATE_REDIS_URL of "
+                "`viewgate project` must name the Redis that is published."
+            )
         if record.definition != self._definition.fingerprint:
             raise GenerationRefused(
                 f"generation {record.name} was built with another definition of {self._definition.name}. "

@@ -100,6 +100,16 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         self._consumer.subscribe(list(topics), listener=self)
         await self._consumer.start()
 
+    async def start_alone(self, topics: Iterable[str]) -> Sequence[Partition]:
+        """All partitions that the topics have now, as member of no group; a topic that does not exist has none."""
+        await self._consumer.start()
+        await self._consumer._client.set_topics(list(topics))  # aiokafka shows no other way without a subscription
+        partitions = await self.partitions(topics)
+        at = [TopicPartition(*partition) for partition in partitions]
+        self._consumer.assign(at)
+        await self.on_partitions_assigned(at)
+        return partitions
+
     async def stop(self) -> None:
         self._closing = True
         self._let_go.set()

@@ -4,7 +4,6 @@ That topic, the rows topic, is the stage's log and its state: nothing is kept an
 app/stages.py.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from operator import attrgetter
 from typing import Protocol
@@ -20,6 +19,7 @@ from projectors.reading import SourceChanged
 from projectors.records.envelope import Undecodable
 from projectors.rows import Reached, Rows, Written
 from projectors.snapshot import Reader
+from projectors.transaction import Outgoing, write_together
 from schema.positions import Partition
 
 # in one transaction, which Kafka ends by itself when it takes too long
@@ -51,22 +51,7 @@ class KafkaJournal:
             yield record
 
     async def write(self, records: Sequence[Written]) -> None:
-        await self._producer.begin_transaction()
-        to, number = self._partition
-        sent = [await self._producer.send(to, r.value, r.key, partition=number, headers=r.headers) for r in records]
-        await asyncio.wait(sent)
-        # aiokafka commits also without a record that failed
-        failed = [error for future in sent if (error := future.exception())]
-        if failed:
-            self._forget_transaction()
-            raise failed[0]
-        await self._producer.commit_transaction()
-
-    def _forget_transaction(self) -> None:
-        """Its end has failed too, which nobody awaits: asyncio would log that."""
-        waiting = self._producer._txn_manager.wait_for_transaction_end()
-        if waiting.done():
-            waiting.exception()
+        await write_together(self._producer, (Outgoing(self._partition, r.key, r.value, r.headers) for r in records))
 
 
 class Stage:

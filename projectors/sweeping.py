@@ -44,7 +44,7 @@ async def size(redis: Redis, keys: Layout) -> Size:
 async def sweep(redis: Redis, pattern: str, goes: Callable[[str], bool], advanced: Callable[[int], None]) -> int:
     """Unlink every key that matches and for which `goes` is true; how many. Raises StoreUnavailable."""
     swept = 0
-    async for page in _pages(redis, pattern):
+    async for page in pages(redis, pattern):
         names = [name for name in page if goes(name)]
         if names:
             swept += await reached(redis.unlink(*names))
@@ -53,7 +53,38 @@ async def sweep(redis: Redis, pattern: str, goes: Callable[[str], bool], advance
     return swept
 
 
-async def _pages(redis: Redis, pattern: str) -> AsyncIterator[list[str]]:
+async def sweep_strays(redis: Redis, view: str) -> int:
+    """Unlink rows and claimants of builds that no header names, of all generations; how many. Raises StoreUnavailable.
+
+    Only where each header is written before the first key of its build: headers are looked at after the keys.
+    """
+    swept, generations = 0, f"{view.lower()}:*.*:{{*}}*"
+    async for page in pages(redis, generations):
+        headers = {name: _header(name) for name in page}
+        wanted = sorted({header for header in headers.values() if header})
+        pipeline = redis.pipeline(transaction=False)
+        for header in wanted:
+            pipeline.hget(header, "build")
+        builds = dict(zip(wanted, await reached(pipeline.execute()), strict=True))
+        strays = [name for name, header in headers.items() if header and (builds[header] or b"").decode() != _build(name)]
+        swept += await reached(redis.unlink(*strays)) if strays else 0
+        await asyncio.sleep(PAUSE_SECONDS)
+    return swept
+
+
+def _header(name: str) -> str | None:
+    """The key of the header of the shard that a row or claimants belong to; None for a shard's own sets."""
+    head, _, rest = name.partition("}")
+    generation, _, tag = head.rpartition(":")
+    return f"{generation.partition('.')[0]}:{tag}}}" if rest and tag.startswith("{") else None
+
+
+def _build(name: str) -> str:
+    return name.partition(".")[2].partition(":")[0]
+
+
+async def pages(redis: Redis, pattern: str) -> AsyncIterator[list[str]]:
+    """All keys that match, some of them more than once. Raises StoreUnavailable."""
     cursor: Any = 0
     while True:
         cursor, page = await reached(redis.scan(cursor, pattern, PAGE))

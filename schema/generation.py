@@ -21,7 +21,8 @@ class Generation(Struct, frozen=True):
     origin: what lay before `start`: nothing, what a snapshot in the topics repeats, or rows that were written from SQL.
     slot: of the connector, and seen: what its rows have in them, where they came from SQL under change data capture.
     by_itself: promoted without being told to, since there was no other when it was opened. rate: most changes a second while it is
-    built, None: no limit. opened_ms, promoted_ms, retired_ms: when, in Unix ms; 0: not yet.
+    built, None: no limit. copied: from a view topic, by `viewgate populate`. opened_ms, promoted_ms, retired_ms: when, in Unix
+    ms; 0: not yet.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Generation(Struct, frozen=True):
     opened_ms: int = 0
     promoted_ms: int = 0
     retired_ms: int = 0
+    copied: bool = False
     slot: str = ""
     seen: Seen | None = None
 

@@ -8,9 +8,12 @@
                                         SQL under change data capture (schema/seen.py)
     <view>:<g>.<build>:{tag}:<id>       one row of the view, hash: field code → JSON fragment, strings without their quotes
     <view>:<g>.<build>:{tag}@<name>:<v> claimants of value v of lookup field <name>, hash: id → when claimed
+    <view>:<g>.changed:{tag}            of a shard that is published, set: keys whose newest state the view topic lacks
+    <view>:<g>.taking:{tag}             those that are on their way there
+    {<view>}:publisher                  who publishes, for some seconds
     <view>:cache:…                      cache-aside's own
 
-A shard's header, rows and claimants share the hash tag, so one slot, so one script may touch them and they are lost together.
+A shard's header, rows, claimants and sets share the hash tag, so one slot, so one script may touch them and they are lost together.
 So do the pointer to the live generation and the records.
 """
 
@@ -30,6 +33,12 @@ from schema.fields import Column
 SHARDS = 256
 SLOTS = 16384
 STATE, BUILD, SEEN = b"state", b"build", b"seen"
+# of a header that is published (projectors/owed.py): the last version counted, and the one that who counted it knew to lie in the topic;
+# the topic, and how much is still owed as a whole
+PUBLISHED, KNOWN, TOPIC, OWED = b"published", b"known", b"topic", b"owed"
+# of such a header, and of one that is filled from the topic (projectors/copies.py): versions of one series add up; and how far it is filled
+SERIES, FILLED = b"series", b"filled"
+NO_WATERMARKS = frozenset({STATE, BUILD, SEEN, PUBLISHED, KNOWN, TOPIC, OWED, SERIES, FILLED})
 LIVE, BUILDING = b"live", b"building"
 NULL = b"null"
 LONGEST_KEY = 128
@@ -146,6 +155,10 @@ def live_key(view: str) -> str:
     return f"{{{_word(view)}}}:live"
 
 
+def publisher_key(view: str) -> str:
+    return f"{{{_word(view)}}}:publisher"
+
+
 def generations_key(view: str) -> str:
     return f"{{{_word(view)}}}:generations"
 
@@ -165,6 +178,9 @@ class Layout:
         self.view, self.generation, self.shards = view, generation, shards
         self.headers: tuple[str, ...] = tuple(f"{_word(view)}:{generation}:{{{tag}}}" for tag in tags(shards))
         self.progress: str = f"{{{_word(view)}}}:progress:{generation}"
+        # as if they were of a build, so that who removes the keys of all builds removes them too
+        self.changed: tuple[str, ...] = tuple(f"{_word(view)}:{generation}.changed:{{{tag}}}" for tag in tags(shards))
+        self.taking: tuple[str, ...] = tuple(f"{_word(view)}:{generation}.taking:{{{tag}}}" for tag in tags(shards))
 
     def shard(self, key: str) -> int:
         return zlib.crc32(key.encode()) % self.shards
