@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 
 from app.clients import open_postgres
 from app.settings import Settings
+from app.stopping import pause
 from app.topics import dead_letters, make_topics
 from loaders.sql import AWAY
 from projectors.apply import RedisStore, StoreUnavailable, check_eviction
@@ -84,7 +85,7 @@ class Feed:
                 log.warning("kafka_away", at=self.settings.kafka_bootstrap, error=repr(away))
             else:
                 return
-            await pause(stop)
+            await pause(stop, RETRY_SECONDS)
 
     async def _run(self, stop: asyncio.Event) -> None:
         await check_eviction(self.redis)
@@ -159,11 +160,6 @@ async def sources(log_: KafkaLog, definition: Definition) -> tuple[Bounds, Mappi
     if missing:
         raise TopicsMissing(f"Kafka has no topic {', '.join(sorted(missing))}: create it, or set VIEWGATE_TOPIC_PREFIX.")
     return await log_.bounds(partitions), await log_.ids(definition.topics)
-
-
-async def pause(stop: asyncio.Event) -> None:
-    """A moment, unless told to stop."""
-    await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=RETRY_SECONDS)
 
 
 def open_consumer(settings: Settings, group: str | None) -> AIOKafkaConsumer:

@@ -8,8 +8,9 @@ from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
 from app.clients import open_redis
-from app.feeds import is_away, open_log, pause
+from app.feeds import RETRY_SECONDS, is_away, open_log
 from app.settings import Settings
+from app.stopping import pause
 from app.topics import tombstones_kept_ms
 from projectors.apply import StoreUnavailable, check_eviction
 from projectors.clock import SystemClock
@@ -37,7 +38,7 @@ async def populate_view(settings: Settings, definition: Definition, stop: asynci
             except RetentionPassed as passed:
                 # the topic was made anew: it is read from its beginning
                 log.warning("view_topic_cut", topic=settings.view_topic, error=str(passed))
-            await pause(stop)
+            await pause(stop, RETRY_SECONDS)
     finally:
         await redis.aclose()
 

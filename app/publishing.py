@@ -14,9 +14,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from redis.asyncio import Redis
 
-from app.feeds import REPLICAS, RETRY_SECONDS, TopicsMissing, pause
+from app.feeds import REPLICAS, RETRY_SECONDS, TopicsMissing
 from app.settings import Settings
 from app.stages import FreshReader
+from app.stopping import pause
 from app.topics import make_topics
 from projectors.apply import StoreUnavailable, reached
 from projectors.clock import SystemClock
@@ -96,7 +97,7 @@ class Publishing:
                 log.warning("redis_away", error=str(away))
             except (KafkaError, TopicsMissing, UnreadableTopic) as refused:
                 log.warning("view_not_published", topic=self.settings.view_topic, error=repr(refused))
-            await pause(stop)
+            await pause(stop, RETRY_SECONDS)
 
     async def _turn(self, stop: asyncio.Event) -> None:
         """While this process is the one, and the generation the live one."""
@@ -127,7 +128,7 @@ class Publishing:
                 # it remembers what it has published, and Redis may come back without some of it
                 log.warning("redis_away", error=str(away))
                 seconds = RETRY_SECONDS
-            await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=seconds)
+            await pause(stop, seconds)
 
     async def _live(self) -> Generation | None:
         """The live generation, if it is of this definition."""

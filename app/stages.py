@@ -11,8 +11,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from app.feeds import REPLICAS, TopicsMissing, is_away, open_consumer, open_dead_letters, open_log, pause
+from app.feeds import REPLICAS, RETRY_SECONDS, TopicsMissing, is_away, open_consumer, open_dead_letters, open_log
 from app.settings import Settings
+from app.stopping import pause
 from app.topics import make_topics, tombstones_kept_ms
 from projectors.clock import SystemClock
 from projectors.dead_letters import DeadLetters
@@ -68,7 +69,7 @@ class RowTopics:
                 log.warning("kafka_away", at=self.settings.kafka_bootstrap, error=repr(away))
             else:
                 return
-            await pause(stop)
+            await pause(stop, RETRY_SECONDS)
 
     async def _keep(self, log_: KafkaLog, letters: DeadLetters, windows: Mapping[str, int], stop: asyncio.Event) -> None:
         ids = await log_.ids(self.definition.changelogs)

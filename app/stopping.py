@@ -20,6 +20,12 @@ def told_to_stop() -> asyncio.Event:
     return stop
 
 
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """So long, unless told to stop."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)
+
+
 async def abreast(running: Iterable[Coroutine[Any, Any, None]]) -> None:
     """All of them. What ends one with an error ends all."""
     tasks = [asyncio.ensure_future(one) for one in running]

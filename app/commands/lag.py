@@ -20,7 +20,7 @@ from app.commands.generations import tried
 from app.console import console, table
 from app.feeds import open_log
 from app.settings import Settings, read_settings
-from app.stopping import told_to_stop
+from app.stopping import pause, told_to_stop
 from app.switching import Switch, SwitchRefused
 from app.telemetry import set_up_logs
 from app.views import definition_of
@@ -111,7 +111,7 @@ async def _run(settings: Settings, name: str | None, *, once: bool, as_json: boo
                     shown.show(await _looked(switch, log_, name))
                     if once:
                         return
-                    await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=EVERY_SECONDS)
+                    await pause(stop, EVERY_SECONDS)
 
 
 class _Shown:
