@@ -1,6 +1,7 @@
 """The sink of single-write: brings the topics into PostgreSQL and keeps its offsets there, in the same transaction."""
 
 import asyncio
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -9,24 +10,40 @@ import msgspec
 import structlog
 import uvloop
 from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
+from aiokafka.errors import KafkaConnectionError, NodeNotReadyError, OffsetOutOfRangeError, RequestTimedOutError
 
 from app.settings import read_settings
-from app.stopping import told_to_stop
+from app.stopping import pause, told_to_stop
 from app.telemetry import set_up_logs
 from app.views import definition_of
 from demo.servers.process import NotReadyError
 from demo.tables import create_tables
+from projectors.log import end
 from projectors.records import Decode, decoders
 from projectors.records.envelope import Undecodable
 from schema.definition import Definition
 from schema.fields import Row
 from schema.sql import POSITIONS
 
+AWAY: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    KafkaConnectionError,
+    NodeNotReadyError,
+    RequestTimedOutError,
+)
+RETRY_SECONDS = 0.5
 log = structlog.stdlib.get_logger()
 
 
 class OtherSink(Exception):
     """Another sink has gone on from where this one was; nothing of the batch was written."""
+
+
+class RecordsGone(Exception):
+    """Kafka no longer has what comes next; the message says what to do."""
 
 
 class Sink:
@@ -38,7 +55,7 @@ class Sink:
         self.next: dict[TopicPartition, int] = {}
 
     async def start(self) -> None:
-        """Go on from the offsets in the tables."""
+        """Go on from the offsets in the tables. Raises RecordsGone."""
         partitions = [TopicPartition(topic, n) for topic in self._decoders for n in self._consumer.partitions_for_topic(topic) or ()]
         self._consumer.assign(partitions)
         stored = await self._connection.fetch(f"SELECT topic, partition, next_offset FROM {POSITIONS}")  # noqa: S608  # a constant
@@ -46,6 +63,17 @@ class Sink:
         for partition in partitions:
             self.next[partition] = known.get(partition, 0)
             self._consumer.seek(partition, self.next[partition])
+        await self._check(partitions)
+
+    async def _check(self, partitions: Sequence[TopicPartition]) -> None:
+        firsts, ends = await asyncio.gather(self._consumer.beginning_offsets(partitions), self._consumer.end_offsets(partitions))
+        for partition, offset in self.next.items():
+            first, last = firsts[partition], ends[partition]
+            if not first <= offset <= last:
+                raise RecordsGone(
+                    f"{partition.topic}:{partition.partition} has offsets {first} to {last}, and the tables have it up to {offset}: "
+                    f"records were deleted. Fill the topics again, empty the tables and {POSITIONS}, and start the sink again."
+                )
 
     async def step(self) -> int:
         """Fetch once and write it; how many records. Raises OtherSink."""
@@ -55,9 +83,10 @@ class Sink:
         moved = {partition: offset for partition, offset in reached.items() if offset > self.next[partition]}
         if moved:
             async with self._connection.transaction():
+                # first: it locks out another sink, whose rows would stand in the way of ours
+                await self._advance(moved)
                 for topic in {partition.topic for partition in fetched}:
                     await self._write(topic, [record for p, records in fetched.items() if p.topic == topic for record in records])
-                await self._advance(moved)
             self.next |= moved
         return sum(map(len, fetched.values()))
 
@@ -102,7 +131,19 @@ def _final(decode: Decode, records: Sequence[ConsumerRecord]) -> dict[type[Row],
 
 
 async def sink(definition: Definition, bootstrap: str, postgres_url: str, stop: asyncio.Event) -> None:
-    """Make the tables, then keep them up to date until told to stop."""
+    """Make the tables, then keep them up to date until told to stop. PostgreSQL or Kafka being away is waited for.
+
+    Raises OtherSink, RecordsGone.
+    """
+    while not stop.is_set():
+        try:
+            await _keep(definition, bootstrap, postgres_url, stop)
+        except AWAY as away:
+            log.warning("sink_waits", error=repr(away))
+            await pause(stop, RETRY_SECONDS)
+
+
+async def _keep(definition: Definition, bootstrap: str, postgres_url: str, stop: asyncio.Event) -> None:
     connection = await asyncpg.connect(postgres_url)
     consumer = AIOKafkaConsumer(
         *definition.topics,
@@ -111,17 +152,19 @@ async def sink(definition: Definition, bootstrap: str, postgres_url: str, stop: 
         isolation_level="read_committed",
         auto_offset_reset="none",
     )
-    await create_tables(connection, definition)
-    await consumer.start()
     try:
+        await create_tables(connection, definition)
+        await consumer.start()
         consumer.unsubscribe()
         running = Sink(definition, consumer, connection)
         await running.start()
         while not stop.is_set():
             await running.step()
+    except OffsetOutOfRangeError as gone:
+        raise RecordsGone(f"Kafka no longer has what the tables need next ({gone}): start the sink again, and it says what.") from gone
     finally:
-        await consumer.stop()
-        await connection.close()
+        await end(consumer.stop())
+        connection.terminate()
 
 
 async def end_offsets(bootstrap: str, topics: Iterable[str]) -> dict[tuple[str, int], int]:
@@ -150,7 +193,10 @@ async def sunk(connection: asyncpg.Connection | asyncpg.Pool, ends: Mapping[tupl
 async def _main() -> None:
     settings = read_settings()
     set_up_logs(settings.log_level)
-    await sink(definition_of(settings), settings.kafka_bootstrap, settings.postgres_url, told_to_stop())
+    try:
+        await sink(definition_of(settings), settings.kafka_bootstrap, settings.postgres_url, told_to_stop())
+    except (OtherSink, RecordsGone) as stopped:
+        sys.exit(f"The sink has stopped: {stopped}")
 
 
 if __name__ == "__main__":
