@@ -45,6 +45,8 @@ AT_LEAST_ONCE = """\
 offset.storage.file.filename={offsets}
 offset.flush.interval.ms=1000
 """
+# a worker that comes back answers nothing until its group has let it in, which on a busy machine takes a minute now and then
+START_SECONDS = 180.0
 MAIN = "org.apache.kafka.connect.cli.Connect"
 
 
@@ -55,7 +57,7 @@ class Connect:
         self.process, self.url, self.exactly_once = process, url, exactly_once
         self._connectors: dict[str, Connector] = {}
 
-    async def capture(self, connector: Connector, seconds: float = 60) -> None:
+    async def capture(self, connector: Connector, seconds: float = START_SECONDS) -> None:
         """Make the connector, or tell it anew; return when it runs with its task. Raises ServerError, with what Connect says of it."""
         await self._put(connector, seconds)
         self._connectors[connector.name] = connector
@@ -84,7 +86,7 @@ class Connect:
         """SIGKILL."""
         await self.process.kill()
 
-    async def restart(self, seconds: float = 60) -> None:
+    async def restart(self, seconds: float = START_SECONDS) -> None:
         """Start the worker again, with its connectors: at least once it remembers none."""
         await self.process.restart()
         for connector in list(self._connectors.values()):
