@@ -26,7 +26,8 @@ value.converter=org.apache.kafka.connect.json.JsonConverter
 value.converter.schemas.enable=false
 topic.creation.enable=true
 """
-# the last three: a worker that was killed is let in again when its old session ends
+# the last four: a worker that was killed is let in again when its old session ends, and reads its topics when the transaction that it left
+# open is aborted, after a minute if nothing else is said
 EXACTLY_ONCE = """\
 exactly.once.source.support=enabled
 group.id={group}
@@ -40,6 +41,7 @@ status.storage.replication.factor=1
 session.timeout.ms=6000
 heartbeat.interval.ms=2000
 scheduled.rebalance.max.delay.ms=0
+producer.transaction.timeout.ms=10000
 """
 AT_LEAST_ONCE = """\
 offset.storage.file.filename={offsets}

@@ -15,10 +15,10 @@ WRITERS = 8
 TRANSACTIONS = 1_000
 
 
-async def write_through_kills(road: Captured, kills: int) -> None:
-    """WRITERS write all the time, while the worker is killed so often; return when all is in Kafka."""
+async def write_through_kills(road: Captured, kills: int, *, copies: bool) -> None:
+    """WRITERS write all the time, while the worker is killed so often; return when all is in Kafka. copies: by COPY too."""
     async with asyncpg.create_pool(road.settings.postgres_url, min_size=WRITERS, max_size=WRITERS) as pool:
-        writers, stop = [Writer(pool, number) for number in range(WRITERS)], asyncio.Event()
+        writers, stop = [Writer(pool, number, copies=copies) for number in range(WRITERS)], asyncio.Event()
         running = [asyncio.create_task(writer.run(stop)) for writer in writers]
         for kill in range(1, kills + 1):
             await until(lambda: _done(writers, kill * TRANSACTIONS), 60)  # noqa: B023  # it is awaited here
@@ -38,12 +38,13 @@ async def _done(writers: "list[Writer]", transactions: int) -> None:
 class Writer:
     """One of WRITERS. Its rows' ids are its own: number, number + WRITERS, …; the users that it counts for are everybody's.
 
-    pause_seconds: after each transaction; what is written while a worker starts has to be sent too.
+    pause_seconds: after each transaction; what is written while a worker starts has to be sent too. copies: rows by COPY too.
     """
 
     pool: asyncpg.Pool
     number: int
     pause_seconds: float = 0.01
+    copies: bool = True
     dice: random.Random = field(init=False)
     transactions: int = 0
     _last: int = 0
@@ -71,8 +72,21 @@ class Writer:
             await asyncio.sleep(self.pause_seconds)
 
     async def _act(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-        acts = (self._copy, self._insert, self._insert, self._move, self._rekey, self._delete, self._rename)
+        acts = (
+            self._copy if self.copies else self._follow,
+            self._insert,
+            self._insert,
+            self._move,
+            self._rekey,
+            self._delete,
+            self._rename,
+        )
         await self.dice.choice(acts)(connection)
+
+    async def _follow(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
+        for _ in range(self.dice.randint(2, 30)):
+            self._follows.append(self._next())
+            await connection.execute("INSERT INTO follows VALUES ($1, $2, $3, $4)", self._follows[-1], self._user(), self._user(), SINCE)
 
     async def _copy(self, connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
         rows = [(self._next(), self._user(), self._user(), SINCE) for _ in range(self.dice.randint(2, 30))]
