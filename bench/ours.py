@@ -65,7 +65,8 @@ class _Finish:
             self._stop.set()
 
     def duplicates(self, changes: int) -> None:
-        raise AssertionError(f"{changes} duplicates in a topic that has none")
+        if changes:
+            raise AssertionError(f"{changes} duplicates in a topic that has none")
 
     def dead_letter(self, partition: Partition) -> None:
         raise AssertionError(f"an undecodable record in {partition}")

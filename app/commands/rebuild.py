@@ -224,6 +224,8 @@ async def _built(switch: Switch, record: Generation, running: "asyncio.Task[None
         while not stop.is_set():
             try:
                 headers = await switch.store(record).headers()
+                # with no other beside it, what builds it puts it live
+                is_settled = not record.by_itself or await switch.generations.live() is not None
             except StoreUnavailable:
                 # what builds it waits, and goes on
                 await asyncio.wait({running}, timeout=LOOK_SECONDS)
@@ -231,7 +233,7 @@ async def _built(switch: Switch, record: Generation, running: "asyncio.Task[None
             for topic, bar in bars.items():
                 done = _done(record, headers, topic)
                 progress.update(bar, completed=done, left=f"{max(0, _total(record, topic) - done):,} left")
-            if not behind_by(record, headers, record.level) and all(header.state for header in headers):
+            if is_settled and not behind_by(record, headers, record.level) and all(header.state for header in headers):
                 return True
             await asyncio.wait({running}, timeout=LOOK_SECONDS)
             if running.done():
