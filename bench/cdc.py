@@ -3,21 +3,21 @@
 Open loop: a change is due when the schedule says; each is a transaction of its own in PostgreSQL, by eight services. Debezium on Kafka
 Connect publishes exactly once, one process projects, another serves, and all of it shares one machine. One change of twenty is a probe, a
 tweet of a user who has no other; half of the probes are looked for all the time, in Redis by a ViewLoader and in GraphQL over HTTP, one
-look after the other. The peer is a consumer that only notes when the same records came to it: the way to Kafka alone. In the end every
-user's counts in the view must be what was committed, or the run fails.
+look after the other. The peer is a consumer that only notes when records came to it: the way to Kafka alone. It gets the same traffic
+first, with nothing of ours beside it. In the end every user's counts in the view must be what was committed, or the run fails.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Annotated, cast
 
 import asyncpg
-import msgspec
 import typer
 from redis.asyncio import Redis
 from rich.console import Console
@@ -26,7 +26,7 @@ from rich.table import Table
 from bench import bare
 from bench.commits import Commits, services
 from bench.contender import Task
-from bench.freshness import LEVEL_SECONDS, USERS, figures, milliseconds, ours, proven
+from bench.freshness import LEVEL_SECONDS, USERS, as_text, figures, milliseconds, ours, proven
 from bench.machine import machine, versions
 from bench.probes import PROBED, Probe, View
 from demo import capture, seed
@@ -36,6 +36,7 @@ from demo.servers import connect, debezium, kafka, postgres
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.maven import debezium_version
+from demo.servers.process import NotReadyError, until
 from demo.tables import create_tables
 from schema.definition import read_definition
 from schema.user import Users, UserView
@@ -48,6 +49,7 @@ GOAL_MS = 100
 PREFIX = capture.topic_prefix(capture.NAME)
 DEFINITION = read_definition(UserView, PREFIX)
 CAVEATS = (
+    "The bare consumer had the machine for itself, Debezium and the load generator: no projector, no gateway, no looks.",
     "One machine: everything shares its cores, the load generator and the looks too. Compare with the bare consumer, not elsewhere.",
     "Visible is when the answer that has it has come; one look after the other, so it is later by up to one look.",
     "Debezium polls every 20 ms (poll.interval.ms; 500 by default), and each poll is one Kafka transaction.",
@@ -66,12 +68,12 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Addresses: of Kafka, Redis, PostgreSQL, and of GraphQL."""
+    """Addresses: of Kafka, Redis, PostgreSQL. told: what they are."""
 
     kafka: str
     redis: str
     postgres: str
-    graphql: str
+    told: Sequence[str]
 
 
 def main(
@@ -89,28 +91,29 @@ def main(
         told = {name: figures(ms) for name, ms in measured.ms.items()}
         rounded = {name: [round(one, 2) for one in ms] for name, ms in measured.ms.items()}
         found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": told, "ms": rounded}
-        json.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=2))
+        json.write_text(as_text(found))
 
 
 async def measure(rate: int, seconds: int) -> Measured:
     """Raises CountsDiffer, and what Traffic raises."""
     with scratch() as folder:
-        async with _running(folder, rate * seconds // PROBED + USERS) as (at, told), Redis.from_url(at.redis) as client:
+        async with _running(folder, rate * seconds // PROBED + USERS) as at, Redis.from_url(at.redis) as client:
             async with services(at.postgres) as writing:
                 # Traffic asks no more of a publisher than what these services have
                 publisher = cast(Publisher, writing)
-                traffic = Commits(publisher, rate, seconds, USERS, View(client, DEFINITION, at.graphql), writing=writing)
-                await proven(traffic)
-                came = await _beside_the_peer(at.kafka, traffic)
-                for probe in traffic.probes:
-                    probe.came = came[b'{"tweet_id":%d}' % probe.user]
-                await proven(traffic)
-            return Measured(_spans(traffic.probes), traffic.late * 1000, median(traffic.looks) * 1000, told)
+                peer = Commits(publisher, rate, seconds, USERS, writing=writing)
+                await _peer(at, peer)
+                async with ours(folder, at.kafka, at.redis, PREFIX) as graphql:
+                    traffic = Commits(publisher, rate, seconds, USERS, View(client, DEFINITION, graphql), writing=writing)
+                    await proven(traffic)
+                    await traffic.run()
+                    await proven(traffic)
+            return Measured(_spans(traffic.probes, peer.probes), traffic.late * 1000, median(traffic.looks) * 1000, at.told)
 
 
 @asynccontextmanager
-async def _running(folder: Path, users: int) -> AsyncIterator[tuple[Places, Sequence[str]]]:
-    """All servers, `users` of them in PostgreSQL and captured, and what the servers are."""
+async def _running(folder: Path, users: int) -> AsyncIterator[Places]:
+    """All servers, with so many users in PostgreSQL, captured."""
     async with (
         kafka.start(folder, CACHE, prefer="installed", say=print) as broker,
         redis_server.start(folder, CACHE, prefer="installed", say=print) as redis,
@@ -124,39 +127,50 @@ async def _running(folder: Path, users: int) -> AsyncIterator[tuple[Places, Sequ
         await worker.capture(capture.connector(capture.NAME, database.address, DEFINITION))
         await debezium.captured(connection, capture.NAME, LEVEL_SECONDS)
         await connection.close()
-        async with ours(folder, broker.address, redis.address, PREFIX) as graphql:
-            told = [broker.what, redis.what, database.what, f"Debezium {debezium_version()}"]
-            yield Places(broker.address, redis.address, database.address, graphql), told
+        told = [broker.what, redis.what, database.what, f"Debezium {debezium_version()}"]
+        yield Places(broker.address, redis.address, database.address, told)
 
 
-async def _beside_the_peer(bootstrap: str, traffic: Commits) -> Mapping[bytes, float]:
-    """All changes, while a bare consumer reads along; when each probe came to it, by key."""
+async def _peer(at: Places, traffic: Commits) -> None:
+    """The same changes, and when each probe came to a bare consumer; then they are deleted, which our view counts too."""
     context = get_context("spawn")
-    ours, its = context.Pipe()
-    task = Task(bootstrap, "", PREFIX, "bare", traffic.changes // PROBED)
+    mine, its = context.Pipe()
+    task = Task(at.kafka, "", PREFIX, "bare", traffic.changes // PROBED)
     process = context.Process(target=bare.note, args=(task, f"{PREFIX}tweets", its), daemon=True)
     process.start()
     try:
-        if await asyncio.to_thread(ours.recv) != bare.READY:
+        if await asyncio.to_thread(mine.recv) != bare.READY:
             raise RuntimeError("the bare consumer did not start")
         await traffic.run()
-        came: Mapping[bytes, float] = await asyncio.to_thread(ours.recv)
-        return came
+        came: Mapping[bytes, float] = await asyncio.to_thread(mine.recv)
     finally:
         process.terminate()
         process.join()
+    for probe in traffic.probes:
+        probe.came = came[b'{"tweet_id":%d}' % probe.user]
+    connection = await asyncpg.connect(at.postgres)
+    await until(partial(_written, connection, traffic.changes), LEVEL_SECONDS)
+    await connection.execute("DELETE FROM tweets; DELETE FROM follows")
+    await debezium.captured(connection, capture.NAME, LEVEL_SECONDS)
+    await connection.close()
 
 
-def _spans(probes: Sequence[Probe]) -> Mapping[str, Sequence[float]]:
+async def _written(connection: "asyncpg.Connection[asyncpg.Record]", changes: int) -> None:
+    """Raises NotReadyError until services have written so many rows."""
+    found = await connection.fetchval("SELECT (SELECT count(*) FROM tweets) + (SELECT count(*) FROM follows)")
+    if found != changes:
+        raise NotReadyError(f"{found} of {changes} rows are written")
+
+
+def _spans(probes: Sequence[Probe], peer: Sequence[Probe]) -> Mapping[str, Sequence[float]]:
     """What is told, in its order. Of the first quarter nothing: there everything is still warming up."""
     looked = [probe for probe in probes[len(probes) // 4 :] if not probe.waits]
-    spans: Mapping[str, Callable[[Probe], float]] = {
-        "at a bare consumer": lambda p: p.came - p.acked,
-        "in Redis": lambda p: p.stored - p.acked,
-        "visible in GraphQL": lambda p: p.seen - p.acked,
-        "due to committed": lambda p: p.acked - p.due,
+    return {
+        "at a bare consumer": milliseconds(peer[len(peer) // 4 :], lambda p: p.came - p.acked),
+        "in Redis": milliseconds(looked, lambda p: p.stored - p.acked),
+        "visible in GraphQL": milliseconds(looked, lambda p: p.seen - p.acked),
+        "due to committed": milliseconds(looked, lambda p: p.acked - p.due),
     }
-    return {name: milliseconds(looked, span) for name, span in spans.items()}
 
 
 def _print(measured: Measured, rate: int, seconds: int) -> None:

@@ -89,9 +89,13 @@ def main(
         told = {name: figures(ms) for name, ms in measured.ms.items()}
         rounded = {name: [round(one, 2) for one in ms] for name, ms in measured.ms.items()}
         found = {**about, "late_ms": measured.late_ms, "look_ms": measured.look_ms, "figures": told, "ms": rounded}
-        written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
-        # the numbers of one span on one line
-        json.write_text(re.sub(r"\[[-\d.,\s]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), written) + "\n")
+        json.write_text(as_text(found))
+
+
+def as_text(found: Mapping[str, Any]) -> str:
+    """JSON, the numbers of one span on one line."""
+    written = msgspec.json.format(msgspec.json.encode(found), indent=2).decode()
+    return re.sub(r"\[[-\d.,\s]+\]", lambda numbers: re.sub(r"\s+", " ", numbers[0]), written) + "\n"
 
 
 async def measure(rate: int, seconds: int) -> Measured:

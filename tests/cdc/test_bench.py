@@ -30,8 +30,8 @@ async def test_a_quick_run_prints_its_ratios_and_writes_every_probe(tmp_path: Pa
 def test_spans_are_counted_from_the_commit_and_leave_out_what_was_cold() -> None:
     cold = [Probe(number, 0.0, waits=False, acked=9.0, came=9.0, stored=9.0, seen=9.0) for number in range(4)]
     warm = [Probe(number, 1.0, waits=number % 2 == 1, acked=1.001, came=1.011, stored=1.021, seen=1.051) for number in range(4, 16)]
-    spans = {name: [round(one, 6) for one in ms] for name, ms in cdc._spans([*cold, *warm]).items()}
-    assert spans["at a bare consumer"] == [10.0] * 6
+    spans = {name: [round(one, 6) for one in ms] for name, ms in cdc._spans([*cold, *warm], [*cold, *warm]).items()}
+    assert spans["at a bare consumer"] == [10.0] * 12
     assert spans["in Redis"] == [20.0] * 6
     assert spans["visible in GraphQL"] == [50.0] * 6
     assert spans["due to committed"] == [1.0] * 6
