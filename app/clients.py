@@ -1,13 +1,17 @@
 """Opens the clients of Redis and PostgreSQL. None of them connects before it is used, so that the gateway starts without its servers."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import asyncpg
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ResponseError
 
 from app.settings import Settings
 
@@ -19,6 +23,28 @@ class Clients:
     redis: Redis
     cache: Redis
     postgres: asyncpg.Pool
+
+
+class Pool(BlockingConnectionPool):
+    """met: how often a connection met another server than the one before, by its run id.
+
+    It was restarted then, or is a replica that was promoted: what Redis had acknowledged may be lost.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(redis_connect_func=self._meet, **options)
+        self.met = 0
+        self._run_id: bytes | None = None
+
+    async def _meet(self, connection: AbstractConnection) -> None:
+        await connection.on_connect()
+        await connection.send_command("INFO", "server")
+        try:
+            found = re.search(rb"run_id:(\w+)", await connection.read_response(disable_decoding=True))
+        except ResponseError:
+            found = None
+        if found is None or found[1] != self._run_id:
+            self.met, self._run_id = self.met + 1, found[1] if found else None
 
 
 @asynccontextmanager
@@ -43,7 +69,7 @@ def open_redis(settings: Settings, url: str) -> Redis:
     make an outage last seconds for each request before its fallback is asked.
     """
     seconds = settings.redis_timeout_seconds
-    pool = BlockingConnectionPool.from_url(
+    pool = Pool.from_url(
         url,
         max_connections=settings.redis_connections,
         timeout=seconds,

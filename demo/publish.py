@@ -1,7 +1,7 @@
 """Single-write: a service that publishes each change to Kafka, in the form of its row, and writes nowhere else."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -85,9 +85,9 @@ class Publisher:
             }
         )
 
-    def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int) -> None:
-        """Queue one change; `flush` says whether all arrived."""
-        self.send(*_message(op, before, after, ts_ms))
+    def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int, arrived: Callable[[], None] | None = None) -> None:
+        """Queue one change; `flush` says whether all arrived. arrived: called once Kafka has it, by `poll`, `send` or `flush`."""
+        self.send(*_message(op, before, after, ts_ms), arrived)
 
     async def acknowledged(self, op: str, before: Row | None, after: Row | None, ts_ms: int, seconds: float = 10) -> Token:
         """Publish one change; once Kafka has acknowledged it, the token by which a reader can wait for it. Raises KafkaException."""
@@ -119,11 +119,20 @@ class Publisher:
             await asyncio.sleep(POLL_SECONDS)
         self._polling = None
 
-    def send(self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = ()) -> None:
+    def send(
+        self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), arrived: Callable[[], None] | None = None
+    ) -> None:
         """Queue any bytes; waits where the queue is full."""
+
+        def delivered(error: Any, _: Any) -> None:
+            if error is not None:
+                self._failed.append(str(error))
+            elif arrived is not None:
+                arrived()
+
         while True:
             try:
-                self._producer.produce(self._prefix + topic, value, key, headers=list(headers), on_delivery=self._delivered)
+                self._producer.produce(self._prefix + topic, value, key, headers=list(headers), on_delivery=delivered)
             except BufferError:
                 self._producer.poll(0.5)
             else:
@@ -138,15 +147,15 @@ class Publisher:
             count += 1
         return count
 
+    def poll(self) -> None:
+        """Hear of what has arrived."""
+        self._producer.poll(0)
+
     def flush(self, seconds: float = 60) -> None:
         """Return when everything has been acknowledged. Raises KafkaException."""
         left = self._producer.flush(seconds)
         if left or self._failed:
             raise KafkaException(f"{left} records not acknowledged in {seconds} s, failed: {self._failed[:3]}")
-
-    def _delivered(self, error: Any, _record: Any) -> None:
-        if error is not None:
-            self._failed.append(str(error))
 
 
 def _settle(arrived: "asyncio.Future[tuple[Any, Any]]", answer: tuple[Any, Any]) -> None:

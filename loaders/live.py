@@ -14,6 +14,7 @@ class Live:
     """key: of its record. builds: of each shard. marker: the code of a field that every row with a profile has.
 
     readable: states of a shard in which what is not there is unknown. as_of_ms: by the progress as last read; 0: it tells nothing.
+    met: which server the progress was read from, as app/clients.py counts them.
     """
 
     record: Generation
@@ -23,6 +24,7 @@ class Live:
     builds: list[str]
     readable: tuple[bytes, ...]
     as_of_ms: int = 0
+    met: int = 0
 
     @classmethod
     def of(cls, definition: Definition, record: Generation, readable: tuple[bytes, ...]) -> "Live":
@@ -54,6 +56,6 @@ class Live:
     def is_named(self, pointer: bytes | None) -> bool:
         return pointer == self.record.name.encode()
 
-    def progress(self, times: Mapping[bytes, bytes]) -> None:
+    def progress(self, times: Mapping[bytes, bytes], met: int) -> None:
         """By partition, up to when the generation has it: the answer is as old as the oldest."""
-        self.as_of_ms = min(map(int, times.values()), default=0)
+        self.as_of_ms, self.met = min(map(int, times.values()), default=0), met

@@ -81,6 +81,10 @@ class ViewLoader:
         rows = await self._run(live, steps, guard)
         if rows is None:
             return await self._load(await self._open(), reads, after)
+        if live.met != self._servers():
+            # another may have lost what the progress, read from the one before, says that it has
+            self._watch_at = 0.0
+            return await self._load(live, reads, after)
         return Rows(rows, "view", live.record.name, live.as_of_ms)
 
     async def _run(self, live: Live, steps: list[Step], guard: Guard | None) -> list[Row | None] | None:
@@ -90,13 +94,14 @@ class ViewLoader:
         # ahead of the rows on their connection: what the progress covers, the rows show
         head = watch = self._watch(live)
         shards: Sequence[int] = ()
+        met = self._servers()
         while waiting:
             if guard:
                 shards = sorted({shard for _, _, (shard, _) in waiting})
                 head = [*watch, *map(guard.command, shards)]
             replies = await self._pipeline([*head, *(command for _, _, (_, command) in waiting)])
             if watch:
-                live.progress(replies[1])
+                live.progress(replies[1], met)
                 if self._generation is None and not live.is_named(replies[0]):
                     return None
             if guard:
@@ -104,6 +109,10 @@ class ViewLoader:
             waiting = _advance(waiting, replies[len(head) :], rows)
             head = watch = []
         return rows
+
+    def _servers(self) -> int:
+        """How often the client has met another Redis (app/clients.py)."""
+        return int(getattr(self._redis.connection_pool, "met", 0))
 
     async def _caught_up(self, live: Live, behind: Behind, after: Sequence[Token], deadline: float) -> Live:
         """What to read next: once these shards have the writes, or are no longer what they were. Raises NotYet."""
@@ -158,8 +167,9 @@ class ViewLoader:
             raise ViewNotReady(f"The record of generation {name} of the {view} view is gone.")
         readable = (layout.LIVE, layout.BUILDING) if self._generation else (layout.LIVE,)
         live = Live.of(self._definition, Generation.decode(stored), readable)
+        met = self._servers()
         (times,) = await self._pipeline([("HGETALL", live.layout.progress)])
-        live.progress(times)
+        live.progress(times, met)
         self._live, self._watch_at = live, time.monotonic() + WATCH_SECONDS
         return live
 

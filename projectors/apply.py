@@ -1,6 +1,7 @@
 """Calls into Redis, exactly once: sends apply.lua and says what its answer means. Knows no Kafka."""
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
@@ -126,6 +127,7 @@ class RedisStore:
         self._layout = keys
         self._marker = marker
         self._digest = b""
+        self._met: int | None = None
 
     @classmethod
     def of(cls, redis: Redis, definition: Definition, record: Generation) -> Self:
@@ -134,10 +136,15 @@ class RedisStore:
         return cls(redis, keys, record.codes.get(definition.columns[0].name, ""))
 
     async def headers(self) -> Sequence[Header]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for key in self._layout.headers:
-            pipeline.hgetall(key)
-        return [read_header(stored) for stored in await reached(pipeline.execute())]
+        while True:
+            met = self._servers()
+            pipeline = self._redis.pipeline(transaction=False)
+            for key in self._layout.headers:
+                pipeline.hgetall(key)
+            found = [read_header(stored) for stored in await reached(pipeline.execute())]
+            if met == self._servers():
+                self._met = met
+                return found
 
     async def apply(self, calls: Sequence[Call]) -> Sequence[Reply]:
         replies = await self._evaluate(calls)
@@ -145,7 +152,8 @@ class RedisStore:
 
     async def report(self, as_of_ms: Mapping[Partition, int]) -> None:
         if as_of_ms:
-            await reached(self._redis.hset(self._layout.progress, mapping={str(p): ms for p, ms in as_of_ms.items()}))
+            fields = [text for p, ms in as_of_ms.items() for text in (str(p), str(ms))]
+            await self._exchanged(hiredis.pack_command(("HSET", self._layout.progress, *fields)), 1)  # type: ignore[arg-type]  # as below
 
     async def open(self, headers: Mapping[int, Header]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -181,19 +189,33 @@ class RedisStore:
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
         """One pipeline, packed in C: redis-py's own packing costs more than all the rest (docs/decisions.md)."""
-        packed = b"".join(self._packed(call) for call in calls)
+        return await self._exchanged(b"".join(self._packed(call) for call in calls), len(calls))
+
+    async def _exchanged(self, packed: bytes, count: int) -> list[Any]:
+        async with self._connected() as connection:
+            return await reached(
+                connection.retry.call_with_retry(lambda: _exchange(connection, packed, count), lambda _: connection.disconnect())
+            )
+
+    @asynccontextmanager
+    async def _connected(self) -> AsyncIterator[AbstractConnection]:
+        """To the server whose headers were read last. Raises StoreUnavailable where it is another one."""
         pool = self._redis.connection_pool
         connection = await reached(pool.get_connection())  # type: ignore[no-untyped-call]  # redis-py left it untyped
         try:
-            return await reached(
-                connection.retry.call_with_retry(lambda: _exchange(connection, packed, len(calls)), lambda _: connection.disconnect())
-            )
+            if self._met is not None and self._servers() != self._met:
+                raise StoreUnavailable("Redis was restarted or failed over: what it had acknowledged may be lost")
+            yield connection
         except BaseException:
             # replies not yet read would answer the next command of whoever gets this connection
             await connection.disconnect(nowait=True)
             raise
         finally:
             await pool.release(connection)
+
+    def _servers(self) -> int:
+        """How often the client met another server (app/clients.py)."""
+        return int(getattr(self._redis.connection_pool, "met", 0))
 
     def _packed(self, call: Call) -> bytes:
         watermarks: list[bytes | str] = []

@@ -1,0 +1,222 @@
+"""A scene: the whole road with its processes, changes that come in and readers who ask, all the while that a fault lasts.
+
+A test opens one, does its damage, says by `mended` that the damage is over and how it knows that it hit, and then awaits `healed`.
+"""
+
+import asyncio
+import contextlib
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from redis.asyncio import Redis
+
+from demo.servers.process import NotReadyError, free_port, until
+from demo.servers.server import Server
+from demo.sink import end_offsets, sunk
+from projectors.apply import RedisStore
+from projectors.generations import Generations
+from tests.chaos import records
+from tests.chaos.history import History
+from tests.chaos.readers import Readers, now_ms
+from tests.chaos.records import Outcome
+from tests.chaos.writer import Writer
+from tests.road import Road, open_road
+
+USERS = 300
+RATE = 200.0
+# Kafka waits so long for a projector that was killed
+HEAL_SECONDS = 60.0
+
+
+@dataclass(slots=True)
+class Scene:
+    """kafka, redis, postgres: as they were given. gateways, projectors: processes that run now. said: what processes of ours wrote."""
+
+    road: Road
+    outcome: Outcome
+    kafka: Server
+    redis: Server
+    postgres: Server
+    folder: Path
+    history: History
+    writer: Writer
+    readers: Readers
+    projectors: dict[asyncio.subprocess.Process, int] = field(default_factory=dict)
+    gateways: dict[asyncio.subprocess.Process, int] = field(default_factory=dict)
+    sink: asyncio.subprocess.Process | None = None
+    _mended_ms: float = 0.0
+
+    @property
+    def said(self) -> Path:
+        return self.folder / "said"
+
+    async def project(self, *module: str, **environment: str) -> asyncio.subprocess.Process:
+        """One more projector. module: what to run in place of `viewgate project`."""
+        port = free_port()
+        process = await self.road.start(
+            "-m", *(module or ("app", "project")), said=self.said, VIEWGATE_PROJECTOR_METRICS_PORT=str(port), **environment
+        )
+        self.projectors[process] = port
+        return process
+
+    async def serve(self, port: int | None = None, **environment: str) -> asyncio.subprocess.Process:
+        """One more gateway, which answers by now; readers are not told of it."""
+        port = port or free_port()
+        process = await self.road.start("-m", "app", "serve", "--port", str(port), said=self.said, **environment)
+        self.gateways[process] = port
+        await until(lambda: _answers(f"http://127.0.0.1:{port}/livez"), 30)
+        return process
+
+    async def start_sink(self) -> None:
+        """What brings the topics into PostgreSQL."""
+        self.sink = await self.road.start("-m", "demo.sink", said=self.said)
+
+    async def counted(self, metric: str) -> float:
+        """The sum of a metric over the projectors that run; those that have ended are forgotten, and so is what they had counted."""
+        total = 0.0
+        for process, port in list(self.projectors.items()):
+            if process.returncode is None:
+                with contextlib.suppress(httpx.HTTPError):
+                    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+                        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+                    total += sum(float(value) for value in re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+        return total
+
+    async def counts(self, metric: str, least: float) -> None:
+        """Raises NotReadyError until the metric is at least this."""
+        if (value := await self.counted(metric)) < least:
+            raise NotReadyError(f"{metric} is {value}")
+
+    async def goes_on(self, seconds: float = 3.0) -> None:
+        """The fault lasts, or peace does: changes and readers go on for so long."""
+        await asyncio.sleep(seconds)
+
+    async def watermarks(self) -> dict[tuple[int, str], int]:
+        """The offset that is stored, by shard and partition, of the live generation."""
+        # the road's own client may have connections to a Redis that was killed
+        async with Redis.from_url(self.redis.address) as client:
+            generations = Generations(client, self.road.definition)
+            record = await generations.read(str(await generations.live()))
+            assert record is not None
+            headers = await RedisStore.of(client, self.road.definition, record).headers()
+        return {
+            (shard, partition): watermark.offset
+            for shard, header in enumerate(headers)
+            for partition, watermark in header.watermarks.items()
+        }
+
+    @contextlib.contextmanager
+    def frozen_projectors(self) -> Iterator[None]:
+        """None of them does anything until the block ends."""
+        running = [process for process in self.projectors if process.returncode is None]
+        for process in running:
+            process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for process in running:
+                process.send_signal(signal.SIGCONT)
+
+    def proves(self, words: str) -> None:
+        """Write down that the fault was hit."""
+        self.outcome.proof.append(words)
+
+    def mended(self) -> None:
+        """From now on nothing stands in the way of healing."""
+        self._mended_ms = now_ms()
+
+    async def healed(self, seconds: float = HEAL_SECONDS) -> None:
+        """Return once readers have all that was changed by the end of the fault, and every field of every row is as SQL has it."""
+        assert self.outcome.proof, "a fault that has not been proven was perhaps not hit"
+        await until(lambda: self.readers.level(self._mended_ms), seconds)
+        self.outcome.healed = (now_ms() - self._mended_ms) / 1000
+
+    async def audit(self) -> None:
+        """Everything in SQL, then `viewgate audit`, then row by row."""
+        await self.writer.flush()
+        # to servers that were killed
+        await self.road.redis.connection_pool.disconnect()
+        await self.road.pool.expire_connections()
+        ends = await end_offsets(self.road.settings.kafka_bootstrap, self.road.definition.topics)
+        await until(lambda: sunk(self.road.pool, ends), 120)
+        try:
+            self.outcome.rows = await self.road.agree(60)
+        finally:
+            in_sql, in_view = await self.road.in_sql(), await self.road.in_view()
+            differing = [
+                (in_sql.get(key), in_view.get(key)) for key in in_sql.keys() | in_view.keys() if in_sql.get(key) != in_view.get(key)
+            ]
+            self.outcome.lost, self.outcome.phantom, self.outcome.double = records.count(differing)
+        audit = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "app",
+            "audit",
+            env=self.road.environment,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+        told = (await audit.communicate())[0].decode()
+        found = re.search(r"(\d+) rows checked, (\d+) fields compared, 0 mismatches", told)
+        assert audit.returncode == 0, told
+        assert found, told
+        self.outcome.fields = int(found[2])
+
+    def take_in(self) -> None:
+        """What readers saw, into the outcome; a wrong answer is a failure."""
+        seen, outcome = self.readers.seen, self.outcome
+        outcome.asked, outcome.errors, outcome.oldest = seen.asked, dict(seen.errors), seen.oldest_ms / 1000
+        outcome.older, outcome.wrong, outcome.bad, outcome.changes = seen.older, seen.wrong, seen.bad, self.writer.published
+
+
+@asynccontextmanager
+async def open_scene(
+    outcome: Outcome, kafka: Server, redis: Server, postgres: Server, folder: Path, *, rate: float = RATE, partitions: int = 6
+) -> AsyncIterator[Scene]:
+    """One projector, one gateway, the sink; changes and readers begin at once, the audit comes at the end. Then the outcome is kept."""
+    async with open_road(kafka, redis, postgres, partitions=partitions) as road:
+        history = History(road.definition)
+        writer = Writer(road, history, USERS, rate, seed=sum(outcome.name.encode()))
+        readers = Readers([], history, USERS)
+        scene = Scene(road, outcome, kafka, redis, postgres, folder, history, writer, readers)
+        writer.begin()
+        await writer.flush()
+        await scene.start_sink()
+        await scene.project()
+        gateway = await scene.serve()
+        port = scene.gateways[gateway]
+        await until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), 60)
+        readers.urls.append(f"http://127.0.0.1:{port}/graphql")
+        try:
+            async with readers.reading():
+                async with writer.writing():
+                    await until(lambda: readers.level(now_ms() - 10_000), 30)
+                    yield scene
+                await scene.audit()
+            scene.take_in()
+            assert (outcome.wrong, outcome.older) == (0, 0), outcome.bad
+            outcome.passed = True
+        finally:
+            scene.take_in()
+            outcome.keep()
+
+
+def gone_back(before: Mapping[tuple[int, str], int], after: Mapping[tuple[int, str], int]) -> int:
+    """How many watermarks are lower than they were, or gone."""
+    return sum(after.get(key, -1) < offset for key, offset in before.items())
+
+
+async def _answers(url: str) -> None:
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        try:
+            answer = await client.get(url)
+        except httpx.HTTPError as error:
+            raise NotReadyError(repr(error)) from error
+    if answer.status_code != 200:
+        raise NotReadyError(answer.text)
