@@ -72,6 +72,10 @@ class Log(Protocol):
         """First offset and end offset of each."""
         ...
 
+    async def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """End offset of each, as it is now or later; none where the log cannot be reached."""
+        ...
+
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         """The broker's id of each topic, "" where it tells none."""
         ...
@@ -187,6 +191,13 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         at = [TopicPartition(*partition) for partition in partitions]
         first, end = await asyncio.gather(self._consumer.beginning_offsets(at), self._consumer.end_offsets(at))
         return {Partition(*p): (first[p], end[p]) for p in at}
+
+    async def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        try:
+            ends = await self._consumer.end_offsets([TopicPartition(*partition) for partition in partitions])
+        except KafkaError:
+            return {}
+        return {Partition(*at): end for at, end in ends.items()}
 
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         return await topic_ids(self._consumer._client, topics)  # aiokafka shows no other way to its connections
