@@ -6,6 +6,7 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -19,6 +20,10 @@ from app.telemetry import set_up_logs
 from app.views import definition_of
 
 GRACE_SECONDS = 10
+# after SIGTERM: others learn meanwhile that this gateway goes, and connections end with an answer and not under a request
+LINGER_SECONDS, LOOK_SECONDS = 3.0, 0.05
+# longer than what is before a gateway keeps a connection: who closes first never closes under a request
+KEEP_ALIVE_SECONDS = 75
 
 
 def serve(
@@ -28,6 +33,8 @@ def serve(
     ] = None,
 ) -> None:
     """Answer GraphQL queries at /graphql until SIGTERM or Ctrl-C; requests under way are finished first.
+
+    After SIGTERM it answers on until every connection has ended, each with its next answer, for 3 seconds at most.
 
     \b
     Examples:
@@ -44,7 +51,13 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
     async with gateway(settings, definition_of(settings)) as app:
         # logs as set up; no line per request: /metrics counts them
         config = uvicorn.Config(
-            app, http="httptools", lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=GRACE_SECONDS
+            app,
+            http="httptools",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
+            timeout_graceful_shutdown=GRACE_SECONDS,
         )
         address, port = listening.getsockname()[:2]
         typer.echo(f"Serving GraphQL in mode {settings.mode} at http://{address}:{port}/graphql", err=True)
@@ -54,12 +67,29 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
 class _Server(uvicorn.Server):
     """Ends when it is told to, and no more: uvicorn would send itself the signal again, and die of it before clients are closed."""
 
+    _lingering: asyncio.Task[None] | None = None
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self.handle_exit, number, None)
         yield
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if sig == signal.SIGTERM and self._lingering is None:
+            self._lingering = asyncio.get_running_loop().create_task(self._linger())
+        else:
+            super().handle_exit(sig, frame)
+
+    async def _linger(self) -> None:
+        self.config.encoded_headers.append((b"connection", b"close"))
+        self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
+        for _ in range(int(LINGER_SECONDS / LOOK_SECONDS)):
+            if not self.server_state.connections:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        super().handle_exit(signal.SIGTERM, None)
 
 
 def _listen(host: str, port: int) -> socket.socket:

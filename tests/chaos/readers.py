@@ -33,7 +33,7 @@ SHOWN = 5
 class Seen:
     """What readers saw. errors: how many by code. oldest_ms: the greatest age that an answer told. bad: the first that were not right.
 
-    level_ms: the latest as-of since an answer failed.
+    level_ms: the latest as-of since an answer failed. lead_ms: how far the last as-of lay ahead of the readers' own clock.
     """
 
     asked: int = 0
@@ -45,13 +45,17 @@ class Seen:
     wrong: int = 0
     bad: list[str] = field(default_factory=list)
     level_ms: float = 0.0
+    lead_ms: float = 0.0
 
 
 class Readers:
-    """`rate` reads a second, of users drawn at random; `urls` in turn, for there may be several gateways."""
+    """`rate` reads a second, of users drawn at random; `urls` in turn, for there may be several gateways.
+
+    by_clock: whether an answer's as-of means something, which it does not where the projector's clock is wrong.
+    """
 
     def __init__(self, urls: Sequence[str], history: History, users: int, rate: float = 50.0, seed: int = 1) -> None:
-        self.urls, self.seen = list(urls), Seen()
+        self.urls, self.seen, self.by_clock = list(urls), Seen(), True
         self._history, self._users, self._rate, self._rng = history, users, rate, random.Random(seed)
 
     @asynccontextmanager
@@ -71,6 +75,11 @@ class Readers:
         """Raises NotReadyError until an answer has everything up to this moment (Unix ms), and none has failed after it."""
         if self.seen.level_ms < since_ms:
             raise NotReadyError(f"no answer is as of the moment yet: {self.seen}")
+
+    async def leads(self, by_ms: float) -> None:
+        """Raises NotReadyError until an as-of lies so far ahead, give or take ten seconds."""
+        if abs(self.seen.lead_ms - by_ms) > 10_000:
+            raise NotReadyError(f"the last answer's as-of is {self.seen.lead_ms} ms ahead")
 
     async def _run(self, client: httpx.AsyncClient) -> None:
         began = time.monotonic()
@@ -103,11 +112,12 @@ class Readers:
         by_view = "viewgate-fallback" not in headers
         fields = None if row is None else {NAMES[name]: value for name, value in row.items()}
         # what the source database has is not told by the log, nor is its as-of
-        verdict = self._history.judge(user, fields, as_of if by_view else 0.0, received)
+        verdict = self._history.judge(user, fields, as_of if by_view and self.by_clock else 0.0, received)
         self.seen.answered += 1
-        if as_of:
+        self.seen.lead_ms = as_of - received
+        if as_of and self.by_clock:
             self.seen.oldest_ms = max(self.seen.oldest_ms, received - as_of)
-        if by_view and self.seen.level_ms < as_of:
+        if by_view and self.seen.level_ms < as_of <= received:
             self.seen.level_ms = as_of
         if verdict is not Verdict.RIGHT:
             self._blame(verdict, f"{verdict.name}: user {user} was {fields}, as of {received - as_of:.0f} ms ago: {dict(headers)}")
