@@ -20,8 +20,9 @@ from app.telemetry import set_up_logs
 from app.views import definition_of
 
 GRACE_SECONDS = 10
-# after SIGTERM: others learn meanwhile that this gateway goes, and connections end with an answer and not under a request
-LINGER_SECONDS, LOOK_SECONDS = 3.0, 0.05
+# after SIGTERM a connection ends with its next answer, and never under a request: one that is idle for longer than this its client
+# has given up by itself (5 s is what most keep an idle one for)
+LINGER_SECONDS, LOOK_SECONDS = 6.0, 0.05
 # longer than what is before a gateway keeps a connection: who closes first never closes under a request
 KEEP_ALIVE_SECONDS = 75
 
@@ -34,7 +35,7 @@ def serve(
 ) -> None:
     """Answer GraphQL queries at /graphql until SIGTERM or Ctrl-C; requests under way are finished first.
 
-    After SIGTERM it answers on until every connection has ended, each with its next answer, for 3 seconds at most.
+    After SIGTERM it answers on until every connection has ended, each with its next answer, for 6 seconds at most.
 
     \b
     Examples:

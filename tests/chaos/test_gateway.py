@@ -61,6 +61,7 @@ async def test_f23_gateway_told_to_end_under_load(scene_with: OpenScene) -> None
             scene.proves(f"three gateways ended in turn; of {scene.readers.seen.asked - asked} requests meanwhile none failed")
             await scene.healed()
             scene.readers.urls[:] = [f"http://127.0.0.1:{scene.gateways[old]}/graphql"]
+            await scene.goes_on(1)
 
 
 async def test_f27_slow_clients(scene_with: OpenScene) -> None:
