@@ -60,16 +60,16 @@ class Readers:
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[None]:
-        """They read until the block ends; reads under way are dropped."""
+        """They read until the block ends, and what they have asked by then is answered."""
+        stop = asyncio.Event()
         async with httpx.AsyncClient(trust_env=False, timeout=SECONDS, limits=httpx.Limits(max_connections=200)) as client:
-            running = asyncio.create_task(self._run(client))
+            running = asyncio.create_task(self._run(client, stop))
             try:
                 yield
             finally:
-                running.cancel()
+                stop.set()
                 await asyncio.wait([running])
-            if not running.cancelled():
-                running.result()
+            running.result()
 
     async def level(self, since_ms: float) -> None:
         """Raises NotReadyError until an answer has everything up to this moment (Unix ms), and none has failed after it."""
@@ -81,10 +81,12 @@ class Readers:
         if abs(self.seen.lead_ms - by_ms) > 10_000:
             raise NotReadyError(f"the last answer's as-of is {self.seen.lead_ms} ms ahead")
 
-    async def _run(self, client: httpx.AsyncClient) -> None:
+    async def _run(self, client: httpx.AsyncClient, stop: asyncio.Event) -> None:
         began = time.monotonic()
         async with asyncio.TaskGroup() as under_way:
             for number in count():
+                if stop.is_set():
+                    return
                 due = began + number / self._rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
                 under_way.create_task(self._read(client, self.urls[number % len(self.urls)], due))
