@@ -6,7 +6,7 @@ DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh) $(if $(filter-out 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo shop dev test check faults simulate bench lock docs hooks clean system-packages
+.PHONY: help demo shop dev test check faults torture simulate bench lock docs hooks clean system-packages
 
 help: ## this list
 	@if [ -t 1 ] && [ -z "$$NO_COLOR" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
@@ -40,6 +40,9 @@ check: .venv/ready ## lint, types, the import contracts, and the tests that need
 
 faults: system-packages .venv/ready ## each of the twenty-eight faults that has not passed yet with this code; writes docs/faults.md
 	@FAULTS=$(if $(filter-out 0,$(FRESH)),fresh,left) .venv/bin/pytest tests/chaos $(if $(FAULT),-k test_$(FAULT)_) $(PYTEST)
+
+torture: system-packages .venv/ready ## 300,000 changes by every way of publishing while everything is killed: MINUTES=, SEED= repeats a run
+	@.venv/bin/python -m tests.torture $(if $(MINUTES),--minutes $(MINUTES)) $(if $(SEED),--seed $(SEED))
 
 simulate: .venv/ready ## histories of faults in memory: SEED= repeats a run, N= says how many
 	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(N),--histories $(N))

@@ -1,0 +1,125 @@
+"""`python -m tests.torture --minutes 5 --seed 7`: changes by every way of publishing, while everything is killed; then the audit."""
+
+import asyncio
+import random
+import re
+import sys
+import time
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+
+from demo.servers import debezium
+from demo.servers.process import NotReadyError, until
+from tests.chaos import records
+from tests.chaos.readers import Readers
+from tests.torture.town import CONNECTORS, Town, open_town
+
+USERS = 400
+CHANGES = 300_000
+TOLD_SECONDS, LEVEL_SECONDS = 15, 120
+
+
+def main(
+    minutes: Annotated[float, typer.Option(help="How long everything is killed.", min=0.2)] = 5,
+    seed: Annotated[int | None, typer.Option(help="Of changes and kills; drawn and told without it.")] = None,
+    changes: Annotated[int, typer.Option(help="How many, of all ways together.", min=100)] = CHANGES,
+    folder: Annotated[Path, typer.Option(help="Where logs are left.")] = Path(".cache/torture"),
+) -> None:
+    """Exits with 1 if a field differs, or an answer was wrong."""
+    seed = random.randrange(1_000_000) if seed is None else seed
+    typer.echo(f"seed {seed}: {changes:,} changes in {minutes:g} minutes; logs are in {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    line, exact = asyncio.run(_torture(minutes, seed, changes, folder.absolute()))
+    typer.echo(line)
+    sys.exit(0 if exact else 1)
+
+
+async def _torture(minutes: float, seed: int, changes: int, folder: Path) -> tuple[str, bool]:
+    async with open_town(folder, USERS, changes, seed) as town:
+        readers = Readers(town.urls, town.history, USERS)
+        stop = asyncio.Event()
+        async with readers.reading():
+            killing = asyncio.create_task(town.schedule.run(seed, stop))
+            telling = asyncio.create_task(_tell(town, readers))
+            supervising = asyncio.create_task(_supervise(town))
+            began = time.monotonic()
+            await town.writers.run(minutes * 60)
+            took = (time.monotonic() - began) / 60
+            stop.set()
+            await killing
+            rows, found = await _audited(town)
+            for task in (telling, supervising):
+                task.cancel()
+            await asyncio.gather(telling, supervising, return_exceptions=True)
+    kills = ", ".join(f"{count} {name}" for name, count in town.schedule.told.most_common())
+    lost, phantom, double = records.count(rows)
+    seen = readers.seen
+    exact = (lost, phantom, double, seen.wrong, seen.older) == (0, 0, 0, 0, 0) and found is not None
+    for told in seen.bad:
+        typer.echo(told)
+    ways = ", ".join(f"{count:,} {table}" for table, count in town.writers.changes.items())
+    return (
+        f"torture, seed {seed}: {town.writers.done:,} changes ({ways}) in {took:.1f} minutes through {town.schedule.told.total()} faults "
+        f"({kills}): {len(rows):,} users, {found or 'the audit failed'}: lost {lost}, phantom {phantom}, double {double}. "
+        f"{seen.asked:,} reads: {sum(seen.errors.values()):,} refused, {seen.older} older than they said, {seen.wrong} wrong.",
+        exact,
+    )
+
+
+Rows = list[tuple[dict[str, bytes] | None, dict[str, bytes] | None]]
+
+
+async def _audited(town: Town) -> tuple[Rows, str | None]:
+    """Once all is in Kafka, in PostgreSQL and in the view: each row there and here, and what `viewgate audit` counted."""
+    await asyncio.to_thread(town.road.publisher.flush)
+    for name in CONNECTORS:
+        typer.echo(f"waiting for connector {name}")
+        try:
+            await debezium.captured(town.road.pool, name, LEVEL_SECONDS)
+        except TimeoutError as late:
+            typer.echo(f"{late}; {await town.connect.status(name)}")
+    await until(town.sunk, LEVEL_SECONDS)
+    try:
+        await town.road.agree(LEVEL_SECONDS)
+    except TimeoutError as late:
+        typer.echo(f"not level after {LEVEL_SECONDS} s: {late}")
+    in_sql, in_view = await town.road.in_sql(), await town.road.in_view()
+    environment = town.road.environment
+    audit = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", "audit", env=environment, stdout=PIPE, stderr=STDOUT)
+    told = (await audit.communicate())[0].decode()
+    found = re.search(r"\d+ fields compared, 0 mismatches", told)
+    if audit.returncode or found is None:
+        typer.echo(told)
+    return [(in_sql.get(key), in_view.get(key)) for key in in_sql.keys() | in_view.keys()], found[0] if found else None
+
+
+async def _supervise(town: Town) -> None:
+    """Starts what Kafka Connect has given up, as an operator of a cluster does."""
+    async with httpx.AsyncClient(trust_env=False, timeout=10, base_url=town.connect.url) as client:
+        while True:
+            await asyncio.sleep(2)
+            for name in CONNECTORS:
+                try:
+                    status = await town.connect.status(name)
+                    if any(part["state"] == "FAILED" for part in [status["connector"], *status["tasks"]]):
+                        await client.post(f"/connectors/{name}/restart", params={"includeTasks": "true", "onlyFailed": "true"})
+                except (NotReadyError, httpx.HTTPError):
+                    continue
+
+
+async def _tell(town: Town, readers: Readers) -> None:
+    while True:
+        await asyncio.sleep(TOLD_SECONDS)
+        seen = readers.seen
+        typer.echo(
+            f"{town.writers.done:,} changes, {town.schedule.told.total()} faults, {seen.asked:,} reads, "
+            f"{sum(seen.errors.values()):,} refused, {seen.older} older than they said, {seen.wrong} wrong"
+        )
+
+
+if __name__ == "__main__":
+    typer.run(main)
