@@ -1,10 +1,15 @@
 """Faults of the projector's own process: killed, frozen, crowded, slow."""
 
 import asyncio
+import os
 import signal
+import time
+from pathlib import Path
 
+from demo.servers.process import NotReadyError, until
 from tests.chaos.conftest import OpenScene
 from tests.faults.test_kills import KEEPING
+from tests.faults.test_owners import SESSION_MS, members
 
 
 async def test_f1_projector_killed_in_mid_batch(scene_with: OpenScene) -> None:
@@ -25,3 +30,38 @@ async def test_f1_projector_killed_in_mid_batch(scene_with: OpenScene) -> None:
         scene.mended()
         scene.proves(f"{len(points)} projectors died by SIGKILL, one at each of: {', '.join(points)}")
         await scene.healed()
+
+
+async def test_f2_two_owners(scene_with: OpenScene, tmp_path: Path) -> None:
+    """One of two projectors is frozen by SIGSTOP with half of a batch's calls sent, for longer than Kafka waits for it (6 s). The other
+    takes over its partitions and goes on. Then it wakes, and sends the other half."""
+    late = tmp_path / "late"
+    async with scene_with() as scene:
+        (heir,) = scene.projectors
+        zombie = await scene.project("tests.faults.crashing", "half", "1", SESSION_MS=SESSION_MS, LATE=str(late))
+        await until(lambda: stopped(zombie.pid), 30)
+        began = time.monotonic()
+        await until(lambda: members(scene.road, 1), 30)
+        await scene.goes_on(2)
+        assert not late.exists()
+        os.kill(zombie.pid, signal.SIGCONT)
+        scene.mended()
+        await until(lambda: told(late), 10)
+        refused, sent = map(int, late.read_text().split())
+        assert 0 < refused == sent
+        scene.proves(f"frozen for {time.monotonic() - began:.1f} s, in which the other took over; of {sent} calls that came late {refused} were refused")
+        await until(lambda: members(scene.road, 2), 30)
+        await scene.healed()
+        assert (zombie.returncode, heir.returncode) == (None, None)
+
+
+async def stopped(pid: int) -> None:
+    """Raises NotReadyError until the process is frozen."""
+    if (state := Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]) != "T":  # noqa: ASYNC240  # of memory
+        raise NotReadyError(f"{pid} is {state}")
+
+
+async def told(file: Path) -> None:
+    """Raises NotReadyError until something was written there."""
+    if not file.exists() or not file.read_text():  # noqa: ASYNC240  # a small file
+        raise NotReadyError(f"{file} is empty")
