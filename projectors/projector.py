@@ -15,7 +15,7 @@ from projectors.decoding import BeginningUnknown, Decoding
 from projectors.fold import Changes, Effects, fold, fold_rest
 from projectors.log import Batch, Fetched, Log
 from projectors.observing import Observer
-from projectors.reading import Mark, Reading, SourceChanged
+from projectors.reading import Mark, Reading, added, check_topics
 from schema.definition import Definition
 from schema.positions import Partition
 
@@ -94,6 +94,7 @@ class Projector:
             await self._take(sorted(self._untaken))
         asked_at_ms = self._clock.now_ms()
         fetched = await self._log.fetch()
+        check_topics(fetched.topics, self._build.record)
         try:
             await self._let_go(fetched.revoked)
         finally:
@@ -155,10 +156,7 @@ class Projector:
         bounds = await self._log.bounds(partitions)
         for partition in partitions:
             if str(partition) not in record.start:
-                raise SourceChanged(
-                    f"{partition} did not exist when generation {record.name} was begun: partitions were added, "
-                    "so keys have moved between them. Run `viewgate rebuild`."
-                )
+                raise added(partition, record)
             reading = Reading.begin(partition, self._definition.topics[partition.topic], headers)
             reading.check(record, ids.get(partition.topic, ""), bounds[partition])
             self._decoding.begin(partition, at_start=reading.began == record.start[str(partition)])
@@ -266,7 +264,7 @@ class Projector:
         now = self._clock.monotonic()
         if now >= self._report_at:
             self._report_at = now + REPORT_SECONDS
-            await self._report(fetched.ends, asked_at_ms)
+            await self._report(fetched, asked_at_ms)
         behind = any(reading.next != reading.checkpointed for reading in self._readings.values())
         level = all(reading.next >= fetched.ends.get(partition, reading.next + 1) for partition, reading in self._readings.items())
         if (behind and not fetched.batches) or now >= self._checkpoint_at:
@@ -290,10 +288,10 @@ class Projector:
             for reading, mark in moved:
                 reading.checkpointed = mark.offset
 
-    async def _report(self, ends: Mapping[Partition, int], asked_at_ms: int) -> None:
+    async def _report(self, fetched: Fetched, asked_at_ms: int) -> None:
         as_of_ms = {}
-        for partition, end in ends.items():
+        for partition, end in fetched.ends.items():
             if reading := self._readings.get(partition):
-                as_of_ms[partition] = asked_at_ms if reading.next >= end else reading.ts_ms
+                as_of_ms[partition] = fetched.asked_ms.get(partition, asked_at_ms) if reading.next >= end else reading.ts_ms
                 self._observer.lag(partition, max(0, end - reading.next), max(0.0, (asked_at_ms - as_of_ms[partition]) / 1000))
         await self._store.report(as_of_ms)

@@ -2,8 +2,11 @@
 
 import asyncio
 import os
+import random
+import re
 import signal
 import time
+from functools import partial
 from pathlib import Path
 
 from demo.servers.process import NotReadyError, until
@@ -49,10 +52,47 @@ async def test_f2_two_owners(scene_with: OpenScene, tmp_path: Path) -> None:
         await until(lambda: told(late), 10)
         refused, sent = map(int, late.read_text().split())
         assert 0 < refused == sent
-        scene.proves(f"frozen for {time.monotonic() - began:.1f} s, in which the other took over; of {sent} calls that came late {refused} were refused")
+        asleep = f"frozen for {time.monotonic() - began:.1f} s, in which the other took over"
+        scene.proves(f"{asleep}; of {sent} calls that came late {refused} were refused")
         await until(lambda: members(scene.road, 2), 30)
         await scene.healed()
         assert (zombie.returncode, heir.returncode) == (None, None)
+
+
+async def test_f3_rebalance_storm(scene_with: OpenScene) -> None:
+    """Beside a projector that stays, others come by twos, until their group has been shared out anew eight times. Of each two one
+    leaves when it is told to, the other by SIGKILL, at moments drawn at random: also while partitions change hands."""
+    async with scene_with() as scene:
+        (staying,) = scene.projectors
+        rng, left = random.Random(3), []
+        while generation(scene.said) < 8:
+            comers = [await scene.project("tests.faults.crashing", "never", "1", SESSION_MS=SESSION_MS) for _ in range(2)]
+            await until(partial(_beyond, scene.said, generation(scene.said)), 30)
+            await scene.goes_on(rng.uniform(0, 2))
+            comers[0].kill()
+            await scene.goes_on(rng.uniform(0, 2))
+            comers[1].terminate()
+            left += comers
+        scene.mended()
+        async with asyncio.timeout(20):
+            ended = [await process.wait() for process in left]
+        assert set(ended[::2]) == {-signal.SIGKILL}
+        # one that is told to leave before it has begun to listen ends at once
+        assert set(ended[1::2]) <= {0, -signal.SIGTERM}
+        came = f"{len(left)} came, half of them were killed, {ended.count(0)} left in order"
+        scene.proves(f"{generation(scene.said)} generations of the group; {came}")
+        await scene.healed()
+        assert staying.returncode is None
+
+
+async def _beyond(said: Path, before: int) -> None:
+    if (now := generation(said)) <= before:
+        raise NotReadyError(f"the group is at its generation {now}")
+
+
+def generation(said: Path) -> int:
+    """How often the group has been shared out, by what its members were told."""
+    return max(map(int, re.findall(r"Successfully synced group \S+ with generation (\d+)", said.read_text())), default=0)
 
 
 async def stopped(pid: int) -> None:

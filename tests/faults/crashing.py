@@ -65,7 +65,7 @@ class Store(RedisStore):
             replies = await super().apply(first)
             death.come()
             replies = [*replies, *(late := await super().apply(rest))]
-            Path(os.environ["LATE"]).write_text(f"{sum(not isinstance(reply, Applied) for reply in late)} {len(late)}")
+            _tell(f"{sum(not isinstance(reply, Applied) for reply in late)} {len(late)}")
         else:
             replies = await super().apply(calls)
         death.come_at("answer")
@@ -84,6 +84,10 @@ class Store(RedisStore):
         if half:
             death.come()
         death.come_at("pointer")
+
+
+def _tell(words: str) -> None:
+    Path(os.environ["LATE"]).write_text(words)
 
 
 class Log(KafkaLog):
