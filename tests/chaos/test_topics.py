@@ -2,7 +2,7 @@
 
 import asyncio
 
-from aiokafka.admin import NewPartitions, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, RecordsToDelete
 from aiokafka.structs import TopicPartition
 
 from demo.servers.kafka import create_topics
@@ -45,6 +45,7 @@ async def test_f18_topic_made_anew(scene_with: OpenScene) -> None:
     alone nothing is amiss. The projector stops once it wakes; its sentence names `viewgate rebuild --from sql`, which is run, and heals."""
     async with scene_with() as scene:
         (projector,) = scene.projectors
+        await scene.goes_on(2)
         topic = f"{scene.road.settings.topic_prefix}likes"
         await quiet(scene)
         await ended(scene)
@@ -56,7 +57,7 @@ async def test_f18_topic_made_anew(scene_with: OpenScene) -> None:
             await admin.close()
             await create_topics(scene.kafka.address, {topic: 6})
             # the tables have all that the old topic told
-            await scene.road.pool.execute(f"UPDATE {POSITIONS} SET next_offset = 0 WHERE topic = $1", topic)  # noqa: S608  # a constant
+            await scene.road.pool.execute(f"UPDATE {POSITIONS} SET next_offset = 0 WHERE topic = $1", topic)  # a constant
             scene.writer.rate = RATE
             await until(lambda: beyond(scene, topic, old), 60)
         await stopped(projector, scene.said, "was deleted and made anew", ANEW)
@@ -73,12 +74,16 @@ async def test_f18_partitions_added(scene_with: OpenScene) -> None:
     `viewgate rebuild --from sql`, which is run, and heals."""
     async with scene_with() as scene:
         (projector,) = scene.projectors
+        await scene.goes_on(2)
         topic = f"{scene.road.settings.topic_prefix}follows"
         await quiet(scene)
         await ended(scene)
         admin = await opened(scene.kafka.address)
         await admin.create_partitions({topic: NewPartitions(7)})
+        await until(lambda: has(admin, topic, 7), 20)
         await admin.close()
+        # publishers hear of it every five minutes by themselves
+        await asyncio.to_thread(scene.road.publisher._producer.list_topics, topic, 5)
         scene.writer.rate = RATE
         await until(lambda: beyond(scene, topic, {(topic, 6): 20}), 30)
         await stopped(projector, scene.said, "partitions were added", ANEW)
@@ -93,7 +98,7 @@ async def test_f18_partitions_added(scene_with: OpenScene) -> None:
 
 async def positions(scene: Scene) -> dict[tuple[str, int], int]:
     """What the tables have, by topic and partition."""
-    stored = await scene.road.pool.fetch(f"SELECT topic, partition, next_offset FROM {POSITIONS}")  # noqa: S608  # a constant
+    stored = await scene.road.pool.fetch(f"SELECT topic, partition, next_offset FROM {POSITIONS}")  # a constant
     return {(topic, partition): offset for topic, partition, offset in stored}
 
 
@@ -115,15 +120,20 @@ async def ended(scene: Scene) -> None:
 async def beyond(scene: Scene, topic: str, offsets: dict[tuple[str, int], int]) -> None:
     """Raises NotReadyError until the topic has more than these; publishes to it."""
     scene.writer.publish(200)
-    # it hears of partitions every five minutes by itself
-    await asyncio.to_thread(scene.road.publisher._producer.list_topics, topic, 5)
     ends = await end_offsets(scene.kafka.address, [topic])
     if short := {at: offset for at, offset in offsets.items() if ends.get(at, 0) <= offset}:
         raise NotReadyError(f"not beyond {short} yet: {ends}")
+
+
+async def has(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
+    """Raises NotReadyError until it has so many."""
+    (described,) = await admin.describe_topics([topic])
+    if len(described["partitions"]) != partitions:
+        raise NotReadyError(f"{topic} has {len(described['partitions'])} partitions")
 
 
 async def command(scene: Scene, *words: str) -> None:
     """`viewgate` with these words, which succeeds."""
     process = await scene.road.start("-m", "app", *words, said=scene.said)
     async with asyncio.timeout(60):
-        assert await process.wait() == 0, scene.said.read_text()[-2000:]  # noqa: ASYNC240  # it has ended
+        assert await process.wait() == 0, scene.said.read_text()[-2000:]  # it has ended
