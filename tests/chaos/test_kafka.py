@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from confluent_kafka import ElectionType, TopicPartition
 from confluent_kafka.admin import AdminClient
 
@@ -87,9 +88,10 @@ async def test_f10_leader_change(scene_with: OpenScene, nodes: Sequence[Server])
         for number, node in enumerate(nodes, 1):
             others = together([other for other in nodes if other is not node])
             assert node.process
+            moved += sum(leader == number for leader in (await leaders(scene, scene.kafka)).values())
             node.process.pause()
             try:
-                moved += await until_left(scene, others, number)
+                await until(partial(left, scene, others, number), 40)
             finally:
                 node.process.resume()
             await until(partial(in_sync, scene, others), 40)
@@ -101,29 +103,25 @@ async def test_f10_leader_change(scene_with: OpenScene, nodes: Sequence[Server])
         await scene.healed()
 
 
-async def until_left(scene: Scene, by: Server, number: int) -> int:
-    """Return when the node leads nothing; how many partitions it led."""
-    led = sum(leader == number for leader in (await leaders(scene, by)).values())
-    await until(lambda: left(scene, by, number), 40)
-    return led
-
-
 async def elected(scene: Scene) -> int:
     """Give each partition its preferred leader; how many got another one."""
     before = await leaders(scene, scene.kafka)
     admin = AdminClient({"bootstrap.servers": scene.kafka.address})
     partitions = [TopicPartition(*at) for at in before]
-    answer = admin.elect_leaders(ElectionType.PREFERRED, partitions, request_timeout=20)
+    answer = admin.elect_leaders(ElectionType.PREFERRED, partitions)
     await asyncio.to_thread(answer.result, 20)
     after = await leaders(scene, scene.kafka)
     return sum(after[at] != leader for at, leader in before.items())
 
 
 async def described(scene: Scene, by: Server) -> Mapping[At, Mapping[str, Any]]:
-    """What a broker of these says of each partition."""
-    admin: AIOKafkaAdminClient = await opened(by.address)
+    """What these brokers say of each partition. Raises NotReadyError where the one that was asked does not answer."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=by.address, request_timeout_ms=3000)
     try:
+        await admin.start()
         topics = await admin.describe_topics(list(scene.road.definition.topics))
+    except KafkaError as silent:
+        raise NotReadyError(repr(silent)) from silent
     finally:
         await admin.close()
     return {(topic["topic"], partition["partition"]): partition for topic in topics for partition in topic["partitions"]}

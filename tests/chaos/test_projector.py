@@ -6,6 +6,8 @@ import random
 import re
 import signal
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -13,6 +15,10 @@ from demo.servers.process import NotReadyError, until
 from tests.chaos.conftest import OpenScene
 from tests.faults.test_kills import KEEPING
 from tests.faults.test_owners import SESSION_MS, members
+
+THROTTLED_SECONDS = 15.0
+# of the process, whatever waits for it: Python with its libraries is 100 of them, and 24 partitions are fetched ahead, 1 MiB of each
+MEMORY_MIB = 300
 
 
 async def test_f1_projector_killed_in_mid_batch(scene_with: OpenScene) -> None:
@@ -83,6 +89,56 @@ async def test_f3_rebalance_storm(scene_with: OpenScene) -> None:
         scene.proves(f"{generation(scene.said)} generations of the group; {came}")
         await scene.healed()
         assert staying.returncode is None
+
+
+async def test_f21_slow_projector(scene_with: OpenScene) -> None:
+    """The projector gets a tenth of a processor at most (SIGSTOP and SIGCONT in turn, ten times a second) while 100,000 changes come at
+    once: its memory must not grow with the backlog, and its group must not give it up. Then it is let go, and catches up."""
+    async with scene_with() as scene:
+        (projector,) = scene.projectors
+        before, shared_out = resident(projector.pid), generation(scene.said)
+        async with throttled(projector.pid) as held:
+            for _ in range(50):
+                scene.writer.publish(2000)
+                await asyncio.sleep(0)
+            await scene.writer.flush()
+            await scene.goes_on(THROTTLED_SECONDS)
+            waiting = await scene.counted("viewgate_lag_records")
+        scene.mended()
+        assert waiting > 10_000
+        scene.proves(f"after {THROTTLED_SECONDS:.0f} s {waiting:,.0f} changes still waited")
+        await scene.healed()
+        peak = max(*held, resident(projector.pid))
+        assert peak < MEMORY_MIB
+        assert generation(scene.said) == shared_out
+        scene.proves(f"its memory was {before} MiB before and {peak} MiB at most; its group was not shared out anew")
+
+
+@asynccontextmanager
+async def throttled(pid: int) -> AsyncIterator[list[int]]:
+    """The process runs for a tenth of the time, until the block ends. Its memory, in MiB, as it was seen meanwhile."""
+    held: list[int] = []
+
+    async def hold() -> None:
+        while True:
+            os.kill(pid, signal.SIGSTOP)
+            await asyncio.sleep(0.09)
+            os.kill(pid, signal.SIGCONT)
+            await asyncio.sleep(0.01)
+            held.append(resident(pid))
+
+    holding = asyncio.create_task(hold())
+    try:
+        yield held
+    finally:
+        holding.cancel()
+        await asyncio.wait([holding])
+        os.kill(pid, signal.SIGCONT)
+
+
+def resident(pid: int) -> int:
+    """MiB of memory that the process holds."""
+    return int(re.findall(r"VmRSS:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())[0]) // 1024
 
 
 async def _beyond(said: Path, before: int) -> None:
