@@ -170,6 +170,8 @@ def open_consumer(settings: Settings, group: str | None) -> AIOKafkaConsumer:
         enable_auto_commit=False,
         auto_offset_reset="none",
         isolation_level="read_committed",
+        # as-of is as old as the question that was answered last
+        fetch_max_wait_ms=100,
     )
 
 

@@ -57,5 +57,6 @@ class Live:
         return pointer == self.record.name.encode()
 
     def progress(self, times: Mapping[bytes, bytes], met: int) -> None:
-        """By partition, up to when the generation has it: the answer is as old as the oldest."""
-        self.as_of_ms, self.met = min(map(int, times.values()), default=0), met
+        """By partition, up to when the generation has it: the answer is as old as the oldest. One that tells nothing yet may be older."""
+        told = self.record.copied or all(partition.encode() in times for partition in self.record.start)
+        self.as_of_ms, self.met = min(map(int, times.values()), default=0) if told else 0, met

@@ -2,18 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
-from projectors.topic_ids import topic_ids
+from projectors.topic_ids import Topic, Watch, topic_ids
 from schema.positions import Partition
 
 WAIT_MS = 100
+ANEW = "Run `viewgate rebuild --from sql`, or fill the topics again from the source and run `viewgate rebuild`."
+# of Kafka's protocol
+FETCH = 1
 # aiokafka's wait goes on while the group rebalances, and the group waits for our `on_partitions_revoked`
 LONGEST_WAIT_SECONDS = 0.2
 LET_GO_SECONDS = 10.0
@@ -46,13 +50,17 @@ class Batch:
 class Fetched:
     """What came by one fetch.
 
-    assigned: to be taken by `seek`. revoked: to be let go by the next fetch. ends: of the partitions read, where known.
+    assigned: to be taken by `seek`. revoked: to be let go by the next fetch. ends: of the partitions read, where known; asked_ms: when
+    Kafka was asked for them (Unix ms), so whatever was acknowledged by then lies below them; where it is not told, by this fetch.
+    topics: as they were found at or after that moment.
     """
 
     batches: Sequence[Batch] = ()
     assigned: Sequence[Partition] = ()
     revoked: Sequence[Partition] = ()
     ends: Mapping[Partition, int] = field(default_factory=dict)
+    asked_ms: Mapping[Partition, int] = field(default_factory=dict)
+    topics: Mapping[str, Topic] = field(default_factory=dict)
 
 
 class RetentionPassed(Exception):
@@ -72,10 +80,6 @@ class Log(Protocol):
         """First offset and end offset of each."""
         ...
 
-    async def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        """End offset of each, as it is now or later; none where the log cannot be reached."""
-        ...
-
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         """The broker's id of each topic, "" where it tells none."""
         ...
@@ -90,6 +94,9 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
 
     def __init__(self, consumer: AIOKafkaConsumer) -> None:
         self._consumer = consumer
+        # by partition, when Kafka was asked last that has answered, and the end offset that it told
+        self._told: dict[Partition, tuple[int, int]] = {}
+        self._watch = Watch()
         self._starts: dict[Partition, int] = {}
         self._assigned: list[Partition] = []
         self._revoked: list[Partition] = []
@@ -102,11 +109,11 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
 
     async def start(self, topics: Iterable[str]) -> None:
         self._consumer.subscribe(list(topics), listener=self)
-        await self._consumer.start()
+        await self._start(topics)
 
     async def start_alone(self, topics: Iterable[str]) -> Sequence[Partition]:
         """All partitions that the topics have now, as member of no group; a topic that does not exist has none."""
-        await self._consumer.start()
+        await self._start(topics)
         await self._consumer._client.set_topics(list(topics))  # aiokafka shows no other way without a subscription
         partitions = await self.partitions(topics)
         at = [TopicPartition(*partition) for partition in partitions]
@@ -114,8 +121,16 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         await self.on_partitions_assigned(at)
         return partitions
 
+    async def _start(self, topics: Iterable[str]) -> None:
+        # aiokafka tells when an answer came, and not when it was asked for: behind a slow link, or while nobody answers, that is long ago
+        client = self._consumer._client
+        client.send = partial(self._send, client.send)
+        self._watch.wanted = sorted(topics)
+        await self._consumer.start()
+
     async def stop(self) -> None:
         self._closing = True
+        self._watch.end()
         self._let_go.set()
         await end(self._consumer.stop())
 
@@ -135,6 +150,11 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         if (held := self._held_until - time.monotonic()) > 0:
             await asyncio.sleep(min(held, LONGEST_WAIT_SECONDS))
             return Fetched()
+        if not await self._watch.look(self._consumer._client):
+            # what would come might be of another topic of that name
+            if self._watch.gone:
+                raise RetentionPassed(f"Kafka no longer has topic {', '.join(self._watch.gone)}. {ANEW}")
+            return Fetched()
         try:
             # nothing is lost by the time-out: records leave aiokafka's buffer after the last await
             async with asyncio.timeout(LONGEST_WAIT_SECONDS):
@@ -142,10 +162,30 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         except TimeoutError:
             return Fetched()
         except OffsetOutOfRangeError as error:
-            raise RetentionPassed(f"Kafka no longer has what comes next ({error}). Run `viewgate rebuild`.") from error
+            raise RetentionPassed(f"Kafka no longer has what comes next ({error}). {ANEW}") from error
         self._hold(sum(map(len, fetched.values())))
         batches = [await self._batch(partition, fetched) for partition in list(self._starts)]
-        return Fetched(batches=[batch for batch in batches if batch], ends=self._ends())
+        told = {partition: self._told[partition] for partition in self._starts if partition in self._told}
+        return Fetched(
+            batches=[batch for batch in batches if batch],
+            ends={partition: end for partition, (_, end) in told.items()},
+            asked_ms={partition: min(asked_ms, self._watch.looked_ms) for partition, (asked_ms, _) in told.items()},
+            topics=self._watch.topics,
+        )
+
+    async def _send(self, send: Callable[..., Awaitable[Any]], node_id: int, request: Any, **options: Any) -> Any:
+        asked_ms = time.time_ns() // 1_000_000
+        answer = await send(node_id, request, **options)
+        if request.API_KEY == FETCH:
+            for topic, partitions in answer.topics:
+                for number, error, highwater, *more in partitions:
+                    stable = more[0] if answer.API_VERSION >= 4 else -1
+                    told = asked_ms, stable if stable >= 0 else highwater
+                    if not error:
+                        partition = Partition(topic, number)
+                        # a broker that has lost the lead may answer late
+                        self._told[partition] = max(told, self._told.get(partition, told))
+        return answer
 
     def _hold(self, records: int) -> None:
         """Fetch no more until so many records may have come: this process has its partitions' share of the limit."""
@@ -169,17 +209,6 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         self._starts[partition] = end
         return Batch(partition, start, end, fetched.get(at, ()))
 
-    def _ends(self) -> dict[Partition, int]:
-        ends = {}
-        for partition in self._starts:
-            at = TopicPartition(*partition)
-            if at in self._consumer.assignment():
-                stable = self._consumer.last_stable_offset(at)
-                end = stable if stable is not None and stable >= 0 else self._consumer.highwater(at)
-                if end is not None:
-                    ends[partition] = end
-        return ends
-
     def seek(self, partition: Partition, offset: int) -> None:
         at = TopicPartition(*partition)
         if at in self._consumer.assignment():
@@ -191,13 +220,6 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         at = [TopicPartition(*partition) for partition in partitions]
         first, end = await asyncio.gather(self._consumer.beginning_offsets(at), self._consumer.end_offsets(at))
         return {Partition(*p): (first[p], end[p]) for p in at}
-
-    async def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        try:
-            ends = await self._consumer.end_offsets([TopicPartition(*partition) for partition in partitions])
-        except KafkaError:
-            return {}
-        return {Partition(*at): end for at, end in ends.items()}
 
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         return await topic_ids(self._consumer._client, topics)  # aiokafka shows no other way to its connections

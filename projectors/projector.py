@@ -15,11 +15,11 @@ from projectors.decoding import BeginningUnknown, Decoding
 from projectors.fold import Changes, Effects, fold, fold_rest
 from projectors.log import Batch, Fetched, Log
 from projectors.observing import Observer
-from projectors.progress import Progress
-from projectors.reading import Mark, Reading, SourceChanged
+from projectors.reading import Mark, Reading, added, check_topics
 from schema.definition import Definition
 from schema.positions import Partition
 
+REPORT_SECONDS = 1.0
 # so often at most shards are told that all is level: readers who wait for a write hear of it; it costs a call per shard
 LEVEL_SECONDS = 0.25
 # shards that are told of it between two fetches: changes that come meanwhile do not wait for all of them
@@ -62,7 +62,6 @@ class Projector:
         self._observer, self._clock = observer, clock
         self._packing = Packing(definition, build.record)
         self._decoding = Decoding(definition, build, dead_letters, observer)
-        self._progress = Progress(log_, store, observer, clock)
         self._readings: dict[Partition, Reading] = {}
         self._untaken: set[Partition] = set()
         self._builds: dict[int, str] = {}
@@ -71,35 +70,31 @@ class Projector:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self.lost = 0
         self._checkpoint_seconds = checkpoint_seconds
-        self._checkpoint_at = self._level_at = self._doubt_at = clock.monotonic()
+        self._checkpoint_at = self._report_at = self._level_at = self._doubt_at = clock.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Until told to stop; then the batch is finished and a checkpoint written."""
-        try:
-            while not stop.is_set() and not self._build.finished:
-                await self._step_or_wait()
-        finally:
-            await self._progress.close()
+        while not stop.is_set() and not self._build.finished:
+            try:
+                await self.step()
+            except StoreUnavailable as away:
+                # what was sent may have been applied: only the stored watermarks can tell
+                log.warning("redis_away", error=str(away))
+                self._untaken |= set(self._readings)
+                self._readings.clear()
+                await self._clock.sleep(RETRY_SECONDS)
         try:
             await self.checkpoint()
         except StoreUnavailable as away:
             log.warning("redis_away", error=str(away))
 
-    async def _step_or_wait(self) -> None:
-        try:
-            await self.step()
-        except StoreUnavailable as away:
-            # what was sent may have been applied: only the stored watermarks can tell
-            log.warning("redis_away", error=str(away))
-            self._untaken |= set(self._readings)
-            self._readings.clear()
-            await self._clock.sleep(RETRY_SECONDS)
-
     async def step(self) -> None:
         """One round: take what was assigned, fetch, project, and what is due. Raises StoreUnavailable, and see the class."""
         if self._untaken:
             await self._take(sorted(self._untaken))
+        asked_at_ms = self._clock.now_ms()
         fetched = await self._log.fetch()
+        check_topics(fetched.topics, self._build.record)
         try:
             await self._let_go(fetched.revoked)
         finally:
@@ -109,7 +104,7 @@ class Projector:
         for error in results:
             if isinstance(error, BaseException):
                 raise error
-        await self._keep_up(fetched)
+        await self._keep_up(fetched, asked_at_ms)
 
     async def checkpoint(self) -> None:
         """Advance every shard to what has been folded, compare even where nothing moved, and promote a level build."""
@@ -161,10 +156,7 @@ class Projector:
         bounds = await self._log.bounds(partitions)
         for partition in partitions:
             if str(partition) not in record.start:
-                raise SourceChanged(
-                    f"{partition} did not exist when generation {record.name} was begun: partitions were added, "
-                    "so keys have moved between them. Run `viewgate rebuild`."
-                )
+                raise added(partition, record)
             reading = Reading.begin(partition, self._definition.topics[partition.topic], headers)
             reading.check(record, ids.get(partition.topic, ""), bounds[partition])
             self._decoding.begin(partition, at_start=reading.began == record.start[str(partition)])
@@ -267,10 +259,12 @@ class Projector:
                     sent.adopted |= reading.adopt(call.shard, advance, reply.watermarks[place])
         return sent
 
-    async def _keep_up(self, fetched: Fetched) -> None:
+    async def _keep_up(self, fetched: Fetched, asked_at_ms: int) -> None:
         """What is due: the report to readers each second, a checkpoint every few and at once when there is nothing else to do."""
-        await self._progress.keep_up(self._readings)
         now = self._clock.monotonic()
+        if now >= self._report_at:
+            self._report_at = now + REPORT_SECONDS
+            await self._report(fetched, asked_at_ms)
         behind = any(reading.next != reading.checkpointed for reading in self._readings.values())
         level = all(reading.next >= fetched.ends.get(partition, reading.next + 1) for partition, reading in self._readings.items())
         if (behind and not fetched.batches) or now >= self._checkpoint_at:
@@ -293,3 +287,11 @@ class Projector:
         elif not self._unswept:
             for reading, mark in moved:
                 reading.checkpointed = mark.offset
+
+    async def _report(self, fetched: Fetched, asked_at_ms: int) -> None:
+        as_of_ms = {}
+        for partition, end in fetched.ends.items():
+            if reading := self._readings.get(partition):
+                as_of_ms[partition] = fetched.asked_ms.get(partition, asked_at_ms) if reading.next >= end else reading.ts_ms
+                self._observer.lag(partition, max(0, end - reading.next), max(0.0, (asked_at_ms - as_of_ms[partition]) / 1000))
+        await self._store.report(as_of_ms)

@@ -8,9 +8,10 @@ from projectors.apply import Header, Outcome, judge
 from projectors.calls import Advance
 from projectors.fold import Changes, Covered
 from projectors.generations import ShardLost
-from projectors.log import Batch, RetentionPassed
+from projectors.log import ANEW, Batch, RetentionPassed
 from projectors.records.transaction import Transaction, transaction
 from projectors.repeats import NotTold, Repeats
+from projectors.topic_ids import Topic
 from schema.fields import Row
 from schema.generation import Generation
 from schema.positions import Partition, Run, Watermark
@@ -19,6 +20,28 @@ from schema.seen import Seen
 
 class SourceChanged(Exception):
     """The source is not what the generation was built from; the message names the rebuild command."""
+
+
+def made_anew(topic: str, topic_id: str, was: str) -> SourceChanged:
+    told = f"topic {topic} was deleted and made anew (id {topic_id}, was {was}): what is counted no longer matches it."
+    return SourceChanged(f"{told} {ANEW}")
+
+
+def added(partition: Partition, record: Generation) -> SourceChanged:
+    return SourceChanged(
+        f"{partition} did not exist when generation {record.name} was begun: partitions were added, so keys have moved between them, "
+        "and the log no longer tells which of two rows is the newer one. Run `viewgate rebuild --from sql`."
+    )
+
+
+def check_topics(topics: Mapping[str, Topic], record: Generation) -> None:
+    """Hold topics as they are now against a generation. Raises SourceChanged."""
+    for name, topic in topics.items():
+        if topic.id != (was := record.topic_ids.get(name, "")):
+            raise made_anew(name, topic.id, was)
+        for number in range(topic.partitions):
+            if str(Partition(name, number)) not in record.start:
+                raise added(Partition(name, number), record)
 
 
 class Mark(NamedTuple):
@@ -31,7 +54,7 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time folded.
+    """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time that every shard has.
     watermarks: what is believed to be stored, by shard. checkpointed: the offset that the last checkpoint wrote everywhere.
     seen: by shard, what rows from SQL have in them of what is read."""
 
@@ -59,13 +82,17 @@ class Reading:
         if len(watermarks) < len(stored):
             raise ShardLost(f"{len(stored) - len(watermarks)} of {len(stored)} shards have no watermark of {partition}")
         began = min(watermark.begins for watermark in watermarks.values())
+        lowest = min(watermark.offset for watermark in watermarks.values())
+        # what is newer on other shards is not everywhere
+        ts_ms = max(watermark.ts_ms for watermark in watermarks.values() if watermark.offset == lowest)
         seen = {shard: header.seen for shard, header in headers.items() if header.seen is not None}
-        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()), seen=seen)
+        return cls(partition, row, watermarks, began, began, ts_ms, seen=seen)
 
     def read_from(self, offset: int) -> None:
         """Nothing is known of what was read before."""
         self.began = self.next = offset
-        self._repeats = Repeats(self.ts_ms) if self.row.source.position == "debezium" else None
+        newest_ms = max(watermark.ts_ms for watermark in self.watermarks.values())
+        self._repeats = Repeats(newest_ms) if self.row.source.position == "debezium" else None
         self._overlaps, self._transactions = bool(self.seen), {}
 
     def fresh(self, batch: Batch, changes: Changes, record: Generation) -> Changes:
@@ -104,10 +131,7 @@ class Reading:
         """Hold the watermarks against the topic as it is now. Raises SourceChanged, RetentionPassed."""
         known = {watermark.topic_id for watermark in self.watermarks.values()}
         if known - {topic_id}:
-            raise SourceChanged(
-                f"topic {self.partition.topic} was deleted and made anew (id {topic_id}, was {', '.join(sorted(known))}): "
-                "what is counted no longer matches it. Run `viewgate rebuild`."
-            )
+            raise made_anew(self.partition.topic, topic_id, ", ".join(sorted(known)))
         first, end = bounds
         newest = max(watermark.offset for watermark in self.watermarks.values())
         if newest > end:
@@ -119,7 +143,7 @@ class Reading:
         if lowest.offset < first:
             raise RetentionPassed(
                 f"{self.partition} begins at offset {first}, but generation {record.name} needs it from {lowest.offset}: "
-                "retention has passed the watermark. Run `viewgate rebuild`."
+                f"retention has passed the watermark. {ANEW}"
             )
         if self.next < first and self._repeats is not None:
             # all is applied that retention has deleted; but that is where a run began

@@ -30,6 +30,8 @@ from schema.loader import Read, ViewNotReady
 from schema.user import UserView
 
 _numbers = itertools.count()
+# where there are as many brokers
+REPLICAS = 3
 Fields = dict[str, bytes]
 
 
@@ -122,7 +124,7 @@ async def open_road(kafka: Server, redis: Server, postgres: Server, view: type =
     name = f"road{next(_numbers)}"
     definition = read_definition(view, f"{name}.")
     url = await make_database(postgres, name)
-    await create_topics(kafka.address, dict.fromkeys(definition.topics, partitions))
+    await create_topics(kafka.address, dict.fromkeys(definition.topics, partitions), replicas=REPLICAS)
     settings = Settings(
         kafka_bootstrap=kafka.address, redis_url=redis.address, postgres_url=url, topic_prefix=f"{name}.", consumer_group=name
     )

@@ -6,8 +6,9 @@ import re
 import shutil
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +50,17 @@ group.initial.rebalance.delay.ms=0
 # a broker that was killed is let in again when its old session ends: 9 s by default
 broker.session.timeout.ms=3000
 broker.heartbeat.interval.ms=500
+"""
+# of one of three: what comes later is what counts
+ONE_OF_THREE = """\
+node.id={number}
+controller.quorum.voters={voters}
+min.insync.replicas=2
+offsets.topic.replication.factor=3
+transaction.state.log.replication.factor=3
+transaction.state.log.min.isr=2
+share.coordinator.state.topic.replication.factor=3
+share.coordinator.state.topic.min.isr=2
 """
 
 
@@ -120,17 +132,50 @@ def java_options(libs: Path, temporary: Path) -> tuple[str, ...]:
 
 
 async def _open_jvm(java: str, libs: Path, folder: Path) -> Server:
-    home = folder / "kafka"
-    home.mkdir(exist_ok=True)
+    return await _open_node(java, libs, folder / "kafka", _Node())
+
+
+@asynccontextmanager
+async def start_three(folder: Path, cache: Path, *, say: Say) -> AsyncIterator[Sequence[Server]]:
+    """Apache Kafka on three nodes, data in `folder/kafka1` and so on; ended by SIGKILL, for nobody goes on with it. Raises ServerError."""
+    java, libs, cluster = await java_17(), await maven.jars(cache, say), _cluster_id()
+    nodes = [_Node(number=number, cluster=cluster) for number in (1, 2, 3)]
+    voters = ",".join(f"{node.number}@127.0.0.1:{node.controller}" for node in nodes)
+    nodes = [replace(node, more=ONE_OF_THREE.format(number=node.number, voters=voters)) for node in nodes]
+    async with AsyncExitStack() as stack, asyncio.TaskGroup() as starting:
+        opening = [starting.create_task(_open_node(java, libs, folder / f"kafka{node.number}", node)) for node in nodes]
+        servers = [await task for task in opening]
+        for one in servers:
+            stack.push_async_callback(one.process.kill)  # type: ignore[union-attr]  # it was started here
+        await until(partial(_answers, servers[0].address, len(nodes)), 30)
+        yield servers
+
+
+def _cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """more: settings of its own. A cluster outlives its ports: a voter is known by its number, so each start may choose new ones."""
+
+    number: int = 1
+    port: int = field(default_factory=free_port)
+    controller: int = field(default_factory=free_port)
+    cluster: str = field(default_factory=_cluster_id)
+    more: str = ""
+
+
+async def _open_node(java: str, libs: Path, home: Path, node: _Node) -> Server:
+    home.mkdir(exist_ok=True)  # noqa: ASYNC240  # at once
     options = java_options(libs, emptied(home / "tmp"))
     if not (home / "data").is_dir():
-        await _format((java, "-XX:TieredStopAtLevel=1", *options), home)
-    # the cluster outlives its ports: a voter is known by its id, so each start may choose new ones
-    port = free_port()
-    settings = _write_settings(home / "server.properties", home / "data", port)
+        await _format((java, "-XX:TieredStopAtLevel=1", *options), home, node)
+    settings = _write_settings(home / "server.properties", home / "data", node)
     argv = (java, "-Xmx512m", *options, "kafka.Kafka", str(settings))
-    command = Command("kafka", argv, folder / "kafka.log", partial(_answers, f"127.0.0.1:{port}"), start_seconds=120)
-    return await server.begin("kafka", "installed", f"Apache Kafka {maven.kafka_version()}", f"127.0.0.1:{port}", Process(command))
+    address = f"127.0.0.1:{node.port}"
+    command = Command("kafka", argv, home.with_suffix(".log"), partial(_answers, address), start_seconds=120)
+    return await server.begin("kafka", "installed", f"Apache Kafka {maven.kafka_version()}", address, Process(command))
 
 
 def emptied(folder: Path) -> Path:
@@ -140,20 +185,19 @@ def emptied(folder: Path) -> Path:
     return folder
 
 
-async def _format(java: tuple[str, ...], home: Path) -> None:
+async def _format(java: tuple[str, ...], home: Path, node: _Node) -> None:
     """Beside its place, then moved there: an interrupted format is never taken for data."""
     fresh = home / "data.new"
     shutil.rmtree(fresh, ignore_errors=True)
-    settings = _write_settings(home / "format.properties", fresh, free_port())
-    cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+    settings = _write_settings(home / "format.properties", fresh, node)
     # "=": an id may begin with a dash
-    await run(*java, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", str(settings))
+    await run(*java, "kafka.tools.StorageTool", "format", f"--cluster-id={node.cluster}", "-c", str(settings))
     settings.unlink()
     fresh.rename(home / "data")
 
 
-def _write_settings(path: Path, data: Path, port: int) -> Path:
-    path.write_text(PROPERTIES.format(port=port, controller=free_port(), data=data))
+def _write_settings(path: Path, data: Path, node: _Node) -> Path:
+    path.write_text(PROPERTIES.format(port=node.port, controller=node.controller, data=data) + node.more)
     return path
 
 
@@ -190,11 +234,13 @@ async def _accepts(host: str, port: str = "9092") -> None:
         raise NotReadyError(str(error) or "no answer in 5 s") from error
 
 
-async def _answers(bootstrap: str) -> None:
+async def _answers(bootstrap: str, nodes: int = 1) -> None:
     await _accepts(*bootstrap.partition(",")[0].rsplit(":", 1))
     client = AIOKafkaClient(bootstrap_servers=bootstrap, request_timeout_ms=5_000)
     try:
         await client.bootstrap()
+        if (found := len(client.cluster.brokers())) < nodes:
+            raise NotReadyError(f"{found} of {nodes} nodes")
     except (KafkaError, OSError) as error:
         raise NotReadyError(str(error)) from error
     finally:

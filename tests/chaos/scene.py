@@ -73,9 +73,9 @@ class Scene:
         await until(lambda: _answers(f"http://127.0.0.1:{port}/livez"), 30)
         return process
 
-    async def start_sink(self) -> None:
+    async def start_sink(self, **environment: str) -> None:
         """What brings the topics into PostgreSQL."""
-        self.sink = await self.road.start("-m", "demo.sink", said=self.said)
+        self.sink = await self.road.start("-m", "demo.sink", said=self.said, **environment)
 
     async def counted(self, metric: str) -> float:
         """The sum of a metric over the projectors that run; those that have ended are forgotten, and so is what they had counted."""

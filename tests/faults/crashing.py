@@ -6,7 +6,8 @@ headers   half of the headers of a new generation written    promote     half of
 pointer   headers promoted, record and pointer not           never       lives until somebody else kills it
 
 SESSION_MS in the environment: how long Kafka waits for a member that has gone silent. DROPPED: a file to which the number of
-duplicates is appended each time some are dropped, for the metrics of one that was killed cannot be asked.
+duplicates is appended each time some are dropped, for the metrics of one that was killed cannot be asked. LATE: it is frozen at its
+point in place of killed, and once woken writes there how many of the calls that it sends late were refused, and how many it sends.
 """
 
 import os
@@ -22,7 +23,7 @@ from aiokafka import AIOKafkaConsumer
 from app import feeds, worker
 from app.commands import project
 from app.telemetry import ProjectorMetrics
-from projectors.apply import Header, RedisStore, Reply
+from projectors.apply import Applied, Header, RedisStore, Reply
 from projectors.calls import Call
 from projectors.log import KafkaLog
 from schema.positions import Partition
@@ -37,10 +38,10 @@ class Death:
     def at(self, point: str) -> bool:
         """Whether this is the point, this time."""
         self._left -= point == self._point
-        return point == self._point and self._left <= 0
+        return point == self._point and self._left == 0
 
     def come(self) -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGSTOP if "LATE" in os.environ else signal.SIGKILL)
 
     def come_at(self, point: str) -> None:
         if self.at(point):
@@ -59,9 +60,14 @@ class Store(RedisStore):
                 death.come_at("checkpoint")
             return await super().apply(calls)
         half = len(calls) > 1 and death.at("half")
-        replies = await super().apply(calls[: len(calls) // 2] if half else calls)
         if half:
+            first, rest = calls[: len(calls) // 2], calls[len(calls) // 2 :]
+            replies = await super().apply(first)
             death.come()
+            replies = [*replies, *(late := await super().apply(rest))]
+            _tell(f"{sum(not isinstance(reply, Applied) for reply in late)} {len(late)}")
+        else:
+            replies = await super().apply(calls)
         death.come_at("answer")
         Store.applied = True
         return replies
@@ -78,6 +84,10 @@ class Store(RedisStore):
         if half:
             death.come()
         death.come_at("pointer")
+
+
+def _tell(words: str) -> None:
+    Path(os.environ["LATE"]).write_text(words)
 
 
 class Log(KafkaLog):

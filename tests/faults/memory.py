@@ -99,9 +99,6 @@ class MemoryLog:
     async def bounds(self, partitions: Iterable[Partition]) -> Mapping[Partition, tuple[int, int]]:
         return {partition: (self.topics.begins[partition], self.topics.ends[partition]) for partition in partitions}
 
-    async def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        return {partition: self.topics.ends[partition] for partition in partitions}
-
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         return {topic: self.topics.ids[topic] for topic in topics}
 

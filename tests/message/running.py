@@ -13,7 +13,7 @@ from app.telemetry import ProjectorMetrics
 from app.worker import work
 from loaders import view
 from loaders.sql import keys
-from projectors import progress
+from projectors import projector
 from projectors.audit import Audit, Mismatch, ids_in_view
 from projectors.clock import SystemClock
 from projectors.generations import Generations
@@ -59,7 +59,7 @@ async def audited(road: Road) -> list[Mismatch]:
     with pytest.MonkeyPatch.context() as patch:
         # a difference is looked at 20 times, and each time the projector must have reported once more
         patch.setattr(view, "WATCH_SECONDS", SHORT_SECONDS)
-        patch.setattr(progress, "REPORT_SECONDS", SHORT_SECONDS)
+        patch.setattr(projector, "REPORT_SECONDS", SHORT_SECONDS)
         return (await audit.run(keys(road.pool, road.definition), in_view)).mismatches
 
 

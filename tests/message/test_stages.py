@@ -43,9 +43,6 @@ class OneLog:
     async def bounds(self, partitions: Iterable[Partition]) -> Mapping[Partition, tuple[int, int]]:
         return dict.fromkeys(partitions, (0, self.world.source.end))
 
-    async def ends(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
-        return dict.fromkeys(partitions, self.world.source.end)
-
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         return dict.fromkeys(topics, "first")
 
