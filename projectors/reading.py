@@ -31,9 +31,9 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time folded.
-    watermarks: what is believed to be stored, by shard. checkpointed: the offset that the last checkpoint wrote everywhere.
-    seen: by shard, what rows from SQL have in them of what is read."""
+    """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time folded. reached_ms: the newest
+    that every shard has, without those that had not come yet by our clock. watermarks: what is believed to be stored, by shard.
+    checkpointed: the offset that the last checkpoint wrote everywhere. seen: by shard, what rows from SQL have in them of what is read."""
 
     partition: Partition
     row: type[Row]
@@ -41,6 +41,7 @@ class Reading:
     began: int
     next: int
     ts_ms: int
+    reached_ms: int = 0
     checkpointed: int = -1
     seen: Mapping[int, Seen] = field(default_factory=dict)
     _repeats: Repeats | None = field(init=False)
@@ -60,7 +61,8 @@ class Reading:
             raise ShardLost(f"{len(stored) - len(watermarks)} of {len(stored)} shards have no watermark of {partition}")
         began = min(watermark.begins for watermark in watermarks.values())
         seen = {shard: header.seen for shard, header in headers.items() if header.seen is not None}
-        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()), seen=seen)
+        times = [watermark.ts_ms for watermark in watermarks.values()]
+        return cls(partition, row, watermarks, began, began, max(times), min(times), seen=seen)
 
     def read_from(self, offset: int) -> None:
         """Nothing is known of what was read before."""
@@ -95,6 +97,22 @@ class Reading:
                 self._transactions[offset] = told
         # changes come in the order of their commits
         self._overlaps = bool(self._transactions)
+
+    def go_on(self, offset: int, ts_ms: int, now_ms: int) -> None:
+        """Every shard has what lies below the offset."""
+        self.next = offset
+        self.ts_ms = max(self.ts_ms, ts_ms)
+        if ts_ms <= now_ms:
+            self.reached_ms = max(self.reached_ms, ts_ms)
+
+    def as_of_ms(self, asked_at_ms: int, end: int) -> int:
+        """Up to when the view has the partition, which ended there when it was asked. 0: nobody knows.
+
+        A time that has not come yet, by a clock or a unit that is wrong, tells nothing of what is still to come.
+        """
+        if self.next >= end:
+            return asked_at_ms
+        return self.reached_ms if self.reached_ms <= asked_at_ms else 0
 
     def mark(self, offset: int, ts_ms: int) -> Mark:
         """At the end of the batch that was read last."""

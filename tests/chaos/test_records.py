@@ -1,0 +1,89 @@
+"""Faults of what the topics hold: records that are no change, changes out of order, changes that come again."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka.admin.config_resource import ConfigResourceType
+
+from demo.servers.process import NotReadyError, until
+from projectors.dead_letters import CUT, REASON, position, told
+from schema.positions import Partition
+from tests.chaos.conftest import OpenScene
+from tests.chaos.poison import MB, poison
+from tests.chaos.scene import Scene
+from tests.faults.arranged import follow, like, tweet, user
+from tests.faults.test_changelog import configure
+from tests.faults.test_records import dead_letters
+
+NOBODY = 999_999
+# of each of a scene's topics
+PARTITIONS = 6
+HEADERS = [("trace", b"\x00\xff"), ("trace", b"twice"), ("nothing", None)]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A record that is no change, and where it lies. what: is wrong with it."""
+
+    what: str
+    partition: Partition
+    offset: int
+    key: bytes | None
+    value: bytes
+
+
+async def test_f12_poison_of_every_kind(scene_with: OpenScene) -> None:
+    """Among good changes, on every topic, come records that are no change: no JSON, JSON that is cut off, bad UTF-8, nested bombs, each
+    column as another type, null or missing, unknown ops, missing sides, no key, times that are none, 10 MB. Each with a tombstone."""
+    async with scene_with() as scene:
+        sent = await _poisoned(scene)
+        await until(lambda: _past(scene, sent.values()), 60)
+        scene.mended()
+        letters = {position(letter): letter for letter in await dead_letters(scene.road, len(sent))}
+        for at, one in sent.items():
+            assert at in letters, one.what
+            _is_kept(letters[at], one)
+        assert letters.keys() == sent.keys()
+        topics = {one.partition.topic for one in sent.values()}
+        assert topics == set(scene.road.definition.topics)
+        scene.proves(
+            f"{len(sent)} records of {len({one.what for one in sent.values()})} kinds on {len(topics)} topics are in the dead letters as "
+            f"they were, with position and reason, and nothing else is; all watermarks are past them"
+        )
+        await scene.healed()
+
+
+async def _poisoned(scene: Scene) -> Mapping[str, Sent]:
+    """By position."""
+    sent = {}
+    producer = AIOKafkaProducer(bootstrap_servers=scene.kafka.address, max_request_size=16 * MB)
+    async with producer:
+        for row in (user(NOBODY, "nobody"), tweet(NOBODY, NOBODY), follow(NOBODY, NOBODY, 1), like(NOBODY, NOBODY)):
+            topic = f"{scene.road.settings.topic_prefix}{row.source.topic}"
+            await configure(scene.kafka, ConfigResourceType.TOPIC, topic, max_message_bytes=str(16 * MB))
+            for number, (what, (key, value)) in enumerate(poison(row).items()):
+                lies = await producer.send_and_wait(topic, value, key, partition=number % PARTITIONS, headers=HEADERS)
+                await producer.send_and_wait(topic, None, key or b"", partition=number % PARTITIONS)
+                one = Sent(what, Partition(topic, lies.partition), lies.offset, key, value)
+                sent[f"{one.partition}:{one.offset}"] = one
+    return sent
+
+
+async def _past(scene: Scene, sent: Iterable[Sent]) -> None:
+    lowest: dict[str, int] = {}
+    for (_, partition), offset in (await scene.watermarks()).items():
+        lowest[partition] = min(offset, lowest.get(partition, offset))
+    if left := [one for one in sent if lowest[str(one.partition)] <= one.offset]:
+        raise NotReadyError(f"{len(left)} records are not passed, such as {left[0].what} at {left[0].partition}:{left[0].offset}")
+
+
+def _is_kept(letter: ConsumerRecord, one: Sent) -> None:
+    assert letter.key == one.key
+    assert told(letter, REASON), one.what
+    assert list(letter.headers[: len(HEADERS)]) == HEADERS
+    if told(letter, CUT):
+        assert len(one.value) > MB
+        assert one.value.startswith(letter.value)
+    else:
+        assert letter.value == one.value
