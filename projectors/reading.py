@@ -31,9 +31,9 @@ class Mark(NamedTuple):
 
 @dataclass(slots=True)
 class Reading:
-    """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time folded. reached_ms: the newest
-    that every shard has, without those that had not come yet by our clock. watermarks: what is believed to be stored, by shard.
-    checkpointed: the offset that the last checkpoint wrote everywhere. seen: by shard, what rows from SQL have in them of what is read."""
+    """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time folded.
+    watermarks: what is believed to be stored, by shard. checkpointed: the offset that the last checkpoint wrote everywhere.
+    seen: by shard, what rows from SQL have in them of what is read. reached_ms: as ts_ms, without times that had not come yet."""
 
     partition: Partition
     row: type[Row]
@@ -41,15 +41,16 @@ class Reading:
     began: int
     next: int
     ts_ms: int
-    reached_ms: int = 0
     checkpointed: int = -1
     seen: Mapping[int, Seen] = field(default_factory=dict)
+    reached_ms: int = field(init=False)
     _repeats: Repeats | None = field(init=False)
     # whether what is read may be in rows from SQL; and, of the batch that is folded next, the transactions that may be
     _overlaps: bool = field(init=False)
     _transactions: dict[int, Transaction] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reached_ms = self.ts_ms
         self.read_from(self.began)
 
     @classmethod
@@ -61,8 +62,7 @@ class Reading:
             raise ShardLost(f"{len(stored) - len(watermarks)} of {len(stored)} shards have no watermark of {partition}")
         began = min(watermark.begins for watermark in watermarks.values())
         seen = {shard: header.seen for shard, header in headers.items() if header.seen is not None}
-        times = [watermark.ts_ms for watermark in watermarks.values()]
-        return cls(partition, row, watermarks, began, began, max(times), min(times), seen=seen)
+        return cls(partition, row, watermarks, began, began, max(watermark.ts_ms for watermark in watermarks.values()), seen=seen)
 
     def read_from(self, offset: int) -> None:
         """Nothing is known of what was read before."""

@@ -121,9 +121,7 @@ async def open_connect(kafka_at: Server, *, exactly_once: bool) -> AsyncIterator
     async with AsyncExitStack() as opened:
         folder = opened.enter_context(scratch())
         try:
-            worker = await opened.enter_async_context(
-                connect.start(kafka_at.address, folder, CACHE, exactly_once=exactly_once, say=print)
-            )
+            worker = await opened.enter_async_context(connect.start(kafka_at.address, folder, CACHE, exactly_once=exactly_once, say=print))
         except MissingError as missing:
             if os.environ.get("CI") == "true":
                 raise

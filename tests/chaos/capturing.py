@@ -1,7 +1,8 @@
 """A scene whose changes are written to PostgreSQL, by SQL, and come to Kafka by Debezium: it has no sink."""
 
 import asyncio
-import contextlib
+import itertools
+from collections import deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,8 +11,9 @@ from pathlib import Path
 import asyncpg
 
 from demo.servers.connect import Connect
+from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
-from demo.writing import TableWriter
+from demo.writing import AT_ONCE, IDLE_SECONDS, written
 from schema.fields import Row
 from schema.user import UserView
 from tests.cdc.captured import Captured, open_captured
@@ -25,21 +27,59 @@ from tests.chaos.writer import Writer
 class Tables:
     """Takes what a Publisher takes, and writes it by SQL. waiting: who is to hear of it once it is in Kafka."""
 
-    def __init__(self, tables: TableWriter) -> None:
+    def __init__(self, connection: asyncpg.Connection) -> None:
         self.waiting: list[Callable[[], None]] = []
-        self._tables, self._loop = tables, asyncio.get_running_loop()
+        self._connection, self._queue = connection, deque[tuple[Row | None, Row | None]]()
+        self._loop, self._writing = asyncio.get_running_loop(), asyncio.create_task(self._run())
 
     def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int, arrived: Callable[[], None] | None = None) -> None:
-        self._tables.publish(op, before, after, ts_ms)
+        self._queue.append((before, after))
         if arrived is not None:
             self.waiting.append(arrived)
 
     def poll(self) -> None:
-        """Nothing is heard of it here."""
+        """Raises what writing has ended by."""
+        if self._writing.done():
+            self._writing.result()
 
     def flush(self, seconds: float = 60) -> None:
         """Return when all is committed; called in a thread of its own."""
-        asyncio.run_coroutine_threadsafe(self._tables.flush(seconds), self._loop).result()
+        asyncio.run_coroutine_threadsafe(until(self._written, seconds), self._loop).result()
+
+    async def close(self) -> None:
+        """Write no more."""
+        self._writing.cancel()
+        await asyncio.wait([self._writing])
+        self._connection.terminate()
+
+    async def _run(self) -> None:
+        while True:
+            if batch := self._batch():
+                async with self._connection.transaction():
+                    for statement, values in batch.items():
+                        await self._connection.executemany(statement, values)
+                for _ in range(sum(map(len, batch.values()))):
+                    self._queue.popleft()
+            else:
+                await asyncio.sleep(IDLE_SECONDS)
+
+    def _batch(self) -> dict[str, list[tuple[object, ...]]]:
+        """Values by statement, which take a round trip each: of the next changes, as long as they are of different rows."""
+        batch, rows = dict[str, list[tuple[object, ...]]](), set[tuple[object, object]]()
+        for before, after in itertools.islice(self._queue, AT_ONCE):
+            row = after if after is not None else before
+            at = type(row), getattr(row, row.source.key) if row is not None else None
+            if at in rows:
+                break
+            rows.add(at)
+            statement, values = written(before, after)
+            batch.setdefault(statement, []).append(values)
+        return batch
+
+    async def _written(self) -> None:
+        self.poll()
+        if self._queue:
+            raise NotReadyError(f"{len(self._queue)} changes are not written yet")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -84,19 +124,12 @@ async def open_captured_scene(
 ) -> AsyncIterator[CapturedScene]:
     """One connector, projector and gateway; changes and readers begin at once, the audit comes at the end. Then the outcome is kept."""
     async with open_captured(connect, kafka, redis, postgres, folder, view) as road:
-        connection = await asyncpg.connect(road.settings.postgres_url)
-        tables = TableWriter(connection)
-        writing = asyncio.create_task(tables.run())
-        history = History(road.definition)
-        taken = Tables(tables)
-        writer = Writer(taken, history, USERS, rate, seed=sum(outcome.name.encode()))
+        history, tables = History(road.definition), Tables(await asyncpg.connect(road.settings.postgres_url))
+        writer = Writer(tables, history, USERS, rate, seed=sum(outcome.name.encode()))
         readers = Readers([], history, USERS)
-        scene = CapturedScene(road, outcome, kafka, redis, postgres, folder, history, writer, readers, captured=road, tables=taken)
+        scene = CapturedScene(road, outcome, kafka, redis, postgres, folder, history, writer, readers, captured=road, tables=tables)
         try:
             async with played(scene):
                 yield scene
         finally:
-            writing.cancel()
-            await asyncio.wait([writing])
-            with contextlib.suppress(asyncpg.PostgresError, OSError):
-                await connection.close()
+            await tables.close()

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from demo.servers import kafka, postgres
+from demo.servers import kafka
+from demo.servers import postgres as postgres_servers
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.connect import Connect
@@ -61,21 +62,23 @@ def outcome(request: pytest.FixtureRequest) -> Outcome:
 def scene_with(outcome: Outcome, apache_kafka_at: Server, postgres_at: Server, tmp_path: Path) -> OpenScene:
     """Opens the test's scene. Its arguments name the servers that are the scene's own, to be damaged: "kafka", "postgres".
 
-    Redis always is. redis, kafka: one that the test has started itself. Others: see `open_scene`.
+    Redis always is. redis, kafka_at, postgres: one that the test has started itself. Others: see `open_scene`.
     """
 
     @asynccontextmanager
-    async def opened(*own: str, redis: Server | None = None, kafka_at: Server | None = None, **options: float) -> AsyncIterator[Scene]:
+    async def opened(
+        *own: str, redis: Server | None = None, kafka_at: Server | None = None, postgres: Server | None = None, **options: Any
+    ) -> AsyncIterator[Scene]:
         async with AsyncExitStack() as stack:
             folder = stack.enter_context(scratch())
             if redis is None:
                 redis = await stack.enter_async_context(redis_server.start(folder, CACHE, prefer="installed", say=print))
             if "kafka" in own:
                 kafka_at = await stack.enter_async_context(kafka.start(folder, CACHE, prefer="installed", say=print))
-            postgres_server = postgres_at
+            postgres_server = postgres or postgres_at
             if "postgres" in own:
-                postgres_server = await stack.enter_async_context(postgres.start(folder, CACHE, prefer="installed", say=print))
-            scene = open_scene(outcome, kafka_at or apache_kafka_at, redis, postgres_server, tmp_path, **options)  # type: ignore[arg-type]
+                postgres_server = await stack.enter_async_context(postgres_servers.start(folder, CACHE, prefer="installed", say=print))
+            scene = open_scene(outcome, kafka_at or apache_kafka_at, redis, postgres_server, tmp_path, **options)
             yield await stack.enter_async_context(scene)
 
     return opened

@@ -1,12 +1,15 @@
 """Faults of what the topics hold: records that are no change, changes out of order, changes that come again."""
 
+import asyncio
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from aiokafka import AIOKafkaProducer, ConsumerRecord
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin.config_resource import ConfigResourceType
 
 from demo.servers.process import NotReadyError, until
+from demo.sink import end_offsets
 from projectors.dead_letters import CUT, REASON, position, told
 from schema.positions import Partition
 from tests.chaos.conftest import OpenScene
@@ -52,6 +55,38 @@ async def test_f12_poison_of_every_kind(scene_with: OpenScene) -> None:
             f"they were, with position and reason, and nothing else is; all watermarks are past them"
         )
         await scene.healed()
+
+
+async def test_f14_same_offsets_again(scene_with: OpenScene) -> None:
+    """Projectors die by SIGKILL when they have sent half of a batch's calls, so whoever goes on reads offsets again that some shards have
+    and others have not. What Kafka holds as committed offset is put to the beginning or to the end each time, and counts for nothing."""
+    async with scene_with() as scene:
+        (first,) = scene.projectors
+        first.kill()
+        await first.wait()
+        for run in range(3):
+            # a batch of several calls
+            scene.writer.publish(500)
+            group = await _committed(scene, f"{run}", at_end=run % 2 == 1)
+            process = await scene.project("tests.faults.crashing", "half", "1", VIEWGATE_CONSUMER_GROUP=group)
+            async with asyncio.timeout(60):
+                assert await process.wait() == -signal.SIGKILL
+        await scene.project(VIEWGATE_CONSUMER_GROUP=await _committed(scene, "last", at_end=True))
+        scene.mended()
+        await until(lambda: scene.counts("viewgate_duplicates_dropped_total", 1), 30)
+        dropped = int(await scene.counted("viewgate_duplicates_dropped_total"))
+        scene.proves(f"three projectors died in mid-batch; the last one read {dropped:,} changes again that some shard had")
+        await scene.healed()
+
+
+async def _committed(scene: Scene, name: str, *, at_end: bool) -> str:
+    """A group of this name that has been told of all, or of nothing."""
+    group = f"{scene.road.settings.consumer_group}-{name}"
+    ends = await end_offsets(scene.kafka.address, scene.road.definition.topics)
+    async with AIOKafkaConsumer(bootstrap_servers=scene.kafka.address, group_id=group, enable_auto_commit=False) as consumer:
+        consumer.assign([TopicPartition(*at) for at in ends])
+        await consumer.commit({TopicPartition(*at): end if at_end else 0 for at, end in ends.items()})
+    return group
 
 
 async def _poisoned(scene: Scene) -> Mapping[str, Sent]:

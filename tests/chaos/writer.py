@@ -82,6 +82,10 @@ class Writer:
         """The row of this key, whatever it is by now, goes."""
         self._change(self._last(row), None)
 
+    def rows(self, table: type[Row]) -> list[Row]:
+        """What has been published last of each that is there."""
+        return [row for (kind, _), row in self._rows.items() if kind is table]
+
     def _publish(self, row: Row) -> None:
         before = self._last(row)
         self._change(before, None if before is not None and self._rng.random() < 0.4 else row)
