@@ -3,17 +3,19 @@
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import asyncpg
+import msgspec
 
 from demo.servers.connect import Connect
 from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
-from demo.writing import AT_ONCE, IDLE_SECONDS, written
+from demo.writing import AT_ONCE, IDLE_SECONDS
+from schema.definition import Definition
 from schema.fields import Row
 from schema.user import UserView
 from tests.cdc.captured import Captured, open_captured
@@ -27,8 +29,9 @@ from tests.chaos.writer import Writer
 class Tables:
     """Takes what a Publisher takes, and writes it by SQL. waiting: who is to hear of it once it is in Kafka."""
 
-    def __init__(self, connection: asyncpg.Connection) -> None:
+    def __init__(self, connection: asyncpg.Connection, definition: Definition) -> None:
         self.waiting: list[Callable[[], None]] = []
+        self._definition, self._statement = definition, _statement(definition)
         self._connection, self._queue = connection, deque[tuple[Row | None, Row | None]]()
         self._loop, self._writing = asyncio.get_running_loop(), asyncio.create_task(self._run())
 
@@ -54,32 +57,56 @@ class Tables:
 
     async def _run(self) -> None:
         while True:
-            if batch := self._batch():
-                async with self._connection.transaction():
-                    for statement, values in batch.items():
-                        await self._connection.executemany(statement, values)
-                for _ in range(sum(map(len, batch.values()))):
+            if changes := self._batch():
+                await self._connection.execute(self._statement, *_told(self._definition, changes))
+                for _ in changes:
                     self._queue.popleft()
             else:
                 await asyncio.sleep(IDLE_SECONDS)
 
-    def _batch(self) -> dict[str, list[tuple[object, ...]]]:
-        """Values by statement, which take a round trip each: of the next changes, as long as they are of different rows."""
-        batch, rows = dict[str, list[tuple[object, ...]]](), set[tuple[object, object]]()
-        for before, after in itertools.islice(self._queue, AT_ONCE):
+    def _batch(self) -> list[tuple[Row | None, Row | None]]:
+        """The next changes, as long as they are of different rows."""
+        rows = set[tuple[str, object]]()
+        for count, (before, after) in enumerate(itertools.islice(self._queue, AT_ONCE)):
             row = after if after is not None else before
-            at = type(row), getattr(row, row.source.key) if row is not None else None
+            assert row is not None
+            at = row.source.table, getattr(row, row.source.key)
             if at in rows:
-                break
+                return list(itertools.islice(self._queue, count))
             rows.add(at)
-            statement, values = written(before, after)
-            batch.setdefault(statement, []).append(values)
-        return batch
+        return list(itertools.islice(self._queue, AT_ONCE))
 
     async def _written(self) -> None:
         self.poll()
         if self._queue:
             raise NotReadyError(f"{len(self._queue)} changes are not written yet")
+
+
+def _statement(definition: Definition) -> str:
+    """All changes of a batch by one round trip, for each takes long on a busy machine. Parameters, by table: what comes, moves, goes."""
+    parts = []
+    for number, row in enumerate(definition.rows):
+        columns = [f'"{column.name}"' for column in msgspec.structs.fields(row)]
+        of = [f"FROM jsonb_populate_recordset(NULL::{row.source.table}, ${3 * number + place}) n" for place in (1, 2, 3)]
+        key, names, news = f'o."{row.source.key}" = n."{row.source.key}"', ", ".join(columns), ", ".join(f"n.{one}" for one in columns)
+        parts += [
+            f"c{number} AS (INSERT INTO {row.source.table} ({names}) SELECT {news} {of[0]})",
+            f"u{number} AS (UPDATE {row.source.table} o SET ({names}) = ROW({news}) {of[1]} WHERE {key})",
+            f"d{number} AS (DELETE FROM {row.source.table} o USING{of[2].removeprefix('FROM')} WHERE {key})",
+        ]
+    return f"WITH {', '.join(parts)} SELECT 1"
+
+
+def _told(definition: Definition, changes: Sequence[tuple[Row | None, Row | None]]) -> Iterator[str]:
+    """The statement's parameters, as JSON."""
+    for row in definition.rows:
+        came, moved, went = list[Row](), list[Row](), list[Row]()
+        for before, after in changes:
+            if after is not None and after.source.table == row.source.table:
+                (came if before is None else moved).append(after)
+            elif after is None and before is not None and before.source.table == row.source.table:
+                went.append(before)
+        yield from (msgspec.json.encode(rows).decode() for rows in (came, moved, went))
 
 
 @dataclass(slots=True, kw_only=True)
@@ -124,7 +151,7 @@ async def open_captured_scene(
 ) -> AsyncIterator[CapturedScene]:
     """One connector, projector and gateway; changes and readers begin at once, the audit comes at the end. Then the outcome is kept."""
     async with open_captured(connect, kafka, redis, postgres, folder, view) as road:
-        history, tables = History(road.definition), Tables(await asyncpg.connect(road.settings.postgres_url))
+        history, tables = History(road.definition), Tables(await asyncpg.connect(road.settings.postgres_url), road.definition)
         writer = Writer(tables, history, USERS, rate, seed=sum(outcome.name.encode()))
         readers = Readers([], history, USERS)
         scene = CapturedScene(road, outcome, kafka, redis, postgres, folder, history, writer, readers, captured=road, tables=tables)

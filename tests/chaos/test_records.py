@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRecord, TopicPartition
 from aiokafka.admin.config_resource import ConfigResourceType
+from aiokafka.structs import RecordMetadata
 
 from demo.servers.process import NotReadyError, until
 from demo.sink import end_offsets
@@ -91,17 +92,20 @@ async def _committed(scene: Scene, name: str, *, at_end: bool) -> str:
 
 async def _poisoned(scene: Scene) -> Mapping[str, Sent]:
     """By position."""
-    sent = {}
-    producer = AIOKafkaProducer(bootstrap_servers=scene.kafka.address, max_request_size=16 * MB)
-    async with producer:
+    lying: list[tuple[str, bytes | None, bytes, Awaitable[RecordMetadata]]] = []
+    async with AIOKafkaProducer(bootstrap_servers=scene.kafka.address, max_request_size=16 * MB) as producer:
         for row in (user(NOBODY, "nobody"), tweet(NOBODY, NOBODY), follow(NOBODY, NOBODY, 1), like(NOBODY, NOBODY)):
             topic = f"{scene.road.settings.topic_prefix}{row.source.topic}"
             await configure(scene.kafka, ConfigResourceType.TOPIC, topic, max_message_bytes=str(16 * MB))
             for number, (what, (key, value)) in enumerate(poison(row).items()):
-                lies = await producer.send_and_wait(topic, value, key, partition=number % PARTITIONS, headers=HEADERS)
-                await producer.send_and_wait(topic, None, key or b"", partition=number % PARTITIONS)
-                one = Sent(what, Partition(topic, lies.partition), lies.offset, key, value)
-                sent[f"{one.partition}:{one.offset}"] = one
+                to = number % PARTITIONS
+                lying.append((what, key, value, await producer.send(topic, value, key, partition=to, headers=HEADERS)))
+                await producer.send(topic, None, key or b"", partition=to)
+    sent = {}
+    for what, key, value, arrived in lying:
+        lies = await arrived
+        one = Sent(what, Partition(lies.topic, lies.partition), lies.offset, key, value)
+        sent[f"{one.partition}:{one.offset}"] = one
     return sent
 
 
