@@ -204,8 +204,7 @@ class Projector:
         self._observer.duplicates(len(decoded) - len(changes))
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
         if await self._apply(reading, changes, reading.mark(batch.end, ts_ms)):
-            reading.next = batch.end
-            reading.ts_ms = max(reading.ts_ms, ts_ms)
+            reading.go_on(batch.end, ts_ms, self._clock.now_ms())
         else:
             await self._rewind([batch.partition])
 
@@ -292,6 +291,6 @@ class Projector:
         as_of_ms = {}
         for partition, end in fetched.ends.items():
             if reading := self._readings.get(partition):
-                as_of_ms[partition] = fetched.asked_ms.get(partition, asked_at_ms) if reading.next >= end else reading.ts_ms
+                as_of_ms[partition] = reading.as_of_ms(fetched.asked_ms.get(partition, asked_at_ms), end)
                 self._observer.lag(partition, max(0, end - reading.next), max(0.0, (asked_at_ms - as_of_ms[partition]) / 1000))
         await self._store.report(as_of_ms)

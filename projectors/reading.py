@@ -56,7 +56,7 @@ class Mark(NamedTuple):
 class Reading:
     """began: where contiguous reading began. next: the offset to fold next. ts_ms: the newest source time that every shard has.
     watermarks: what is believed to be stored, by shard. checkpointed: the offset that the last checkpoint wrote everywhere.
-    seen: by shard, what rows from SQL have in them of what is read."""
+    seen: by shard, what rows from SQL have in them of what is read. reached_ms: as ts_ms, without times that had not come yet."""
 
     partition: Partition
     row: type[Row]
@@ -66,12 +66,14 @@ class Reading:
     ts_ms: int
     checkpointed: int = -1
     seen: Mapping[int, Seen] = field(default_factory=dict)
+    reached_ms: int = field(init=False)
     _repeats: Repeats | None = field(init=False)
     # whether what is read may be in rows from SQL; and, of the batch that is folded next, the transactions that may be
     _overlaps: bool = field(init=False)
     _transactions: dict[int, Transaction] = field(init=False)
 
     def __post_init__(self) -> None:
+        self.reached_ms = self.ts_ms
         self.read_from(self.began)
 
     @classmethod
@@ -122,6 +124,22 @@ class Reading:
                 self._transactions[offset] = told
         # changes come in the order of their commits
         self._overlaps = bool(self._transactions)
+
+    def go_on(self, offset: int, ts_ms: int, now_ms: int) -> None:
+        """Every shard has what lies below the offset."""
+        self.next = offset
+        self.ts_ms = max(self.ts_ms, ts_ms)
+        if ts_ms <= now_ms:
+            self.reached_ms = max(self.reached_ms, ts_ms)
+
+    def as_of_ms(self, asked_at_ms: int, end: int) -> int:
+        """Up to when the view has the partition, which ended there when it was asked. 0: nobody knows.
+
+        A time that has not come yet, by a clock or a unit that is wrong, tells nothing of what is still to come.
+        """
+        if self.next >= end:
+            return asked_at_ms
+        return self.reached_ms if self.reached_ms <= asked_at_ms else 0
 
     def mark(self, offset: int, ts_ms: int) -> Mark:
         """At the end of the batch that was read last."""

@@ -3,18 +3,19 @@
 import inspect
 import os
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
 from redis.asyncio import Redis
 
-from demo.servers import kafka, postgres
+from demo.servers import connect, kafka, postgres
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
+from demo.servers.connect import Connect
 from demo.servers.process import ServerError
-from demo.servers.server import Server
+from demo.servers.server import MissingError, Server
 from tests.request.arranged import USERS, View, write_tables
 from tests.road import make_database
 
@@ -65,6 +66,13 @@ async def postgres_at(servers_folder: Path) -> AsyncIterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="session")
+async def connect_at(apache_kafka_at: Server) -> AsyncIterator[Connect]:
+    """Kafka Connect, distributed, exactly once."""
+    async with open_connect(apache_kafka_at, exactly_once=True) as worker:
+        yield worker
+
+
 @pytest.fixture
 async def redis(redis_at: Server) -> AsyncIterator[Redis]:
     """A client of an empty Redis."""
@@ -105,3 +113,17 @@ async def _running(starting: AbstractAsyncContextManager[Server]) -> AsyncIterat
         yield server
     finally:
         await starting.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def open_connect(kafka_at: Server, *, exactly_once: bool) -> AsyncIterator[Connect]:
+    """A worker of its own. Skipped on a laptop without Java and Maven, failed under CI=true."""
+    async with AsyncExitStack() as opened:
+        folder = opened.enter_context(scratch())
+        try:
+            worker = await opened.enter_async_context(connect.start(kafka_at.address, folder, CACHE, exactly_once=exactly_once, say=print))
+        except MissingError as missing:
+            if os.environ.get("CI") == "true":
+                raise
+            pytest.skip(str(missing))
+        yield worker

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from projectors.records import block
-from projectors.records.columns import UNREADABLE, Undecodable, check_moment, moments_of, strict, undecodable
+from projectors.records.columns import UNREADABLE, Undecodable, UnixMs, check_moment, check_texts, moments_of, strict, undecodable
 from schema.fields import Row
 
 __all__ = ["Change", "Op", "Undecodable", "decoder"]
@@ -30,14 +30,14 @@ class Change(Struct, Generic[R], gc=False):
     op: Op
     before: R | None = None
     after: R | None = None
-    ts_ms: int | None = None
+    ts_ms: UnixMs | None = None
     # no field of the envelope: it is read from inside of `source`
     pair: tuple[int, int] | None = msgspec.field(default=None, name="viewgate.pair")
 
 
 class _Source(Struct, gc=False):
     sequence: str | None = None
-    ts_ms: int | None = None
+    ts_ms: UnixMs | None = None
 
 
 class _Paired(Change[R], Generic[R], gc=False):
@@ -83,6 +83,7 @@ def decoder(row: type[R]) -> Callable[[bytes], Change[R]]:
             raise Undecodable(f"op {change.op!r} needs {_NEEDED[change.op]}")
         if before is not None and after is not None and getattr(before, key) != getattr(after, key):
             raise Undecodable(f"an update changes the key {key!r}; send a delete and a create, each under its own key")
+        check_texts(value, before, after)
         if after is not None:
             for moment_of in moments:
                 moment = moment_of(after)

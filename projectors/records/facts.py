@@ -7,12 +7,12 @@ import msgspec
 from msgspec import Raw
 
 from projectors.log import Record
-from projectors.records.columns import UNREADABLE, Int64, Moment, Undecodable, check_moment, moments_of, strict, undecodable
+from projectors.records.columns import UNREADABLE, Moment, Undecodable, UnixMs, check_moment, check_texts, moments_of, strict, undecodable
 from projectors.records.envelope import Change
 from schema.fields import Facts, Row
 
 _Read = Callable[[bytes], Row]
-_At = Int64 | Moment | None
+_At = UnixMs | Moment | None
 _AT = msgspec.json.Decoder(_At)
 
 
@@ -72,6 +72,7 @@ def _reads(row: type[Row], form: Facts) -> dict[str, tuple[Literal["c", "d"], _R
             one = decode(value)
         except UNREADABLE as error:
             raise undecodable(error) from error
+        check_texts(value, one)
         for name in moments:
             if (moment := getattr(one, name)) is not None:
                 check_moment(moment)

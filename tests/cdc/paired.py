@@ -19,6 +19,10 @@ class Follows(user.Follows, topic="follows", key="follow_id", position="debezium
     """The same table."""
 
 
+class Likes(user.Likes, topic="likes", key="like_id", position="debezium"):
+    """The same table."""
+
+
 @dataclass
 class UserView:
     """A user: the name, and how much of everything."""
@@ -29,3 +33,4 @@ class UserView:
     tweet_count: Annotated[int, Count(Tweets, by="user_id", description="Tweets that the user wrote.")]
     following_count: Annotated[int, Count(Follows, by="follower_id", description="Users that this user follows.")]
     follower_count: Annotated[int, Count(Follows, by="followee_id", description="Users that follow this user.")]
+    like_count: Annotated[int, Count(Likes, by="user_id", description="Likes that the user gave.")]

@@ -9,14 +9,13 @@ import pytest
 
 from app.feeds import open_consumer
 from demo.servers import connect
-from demo.servers.account import scratch
 from demo.servers.server import Server
 from projectors.log import end
 from projectors.snapshot import KafkaReader
 from tests.cdc.captured import SINCE, Captured, open_captured
 from tests.cdc.paired import UserView
 from tests.cdc.writers import USERS, write_through_kills
-from tests.demos import CACHE
+from tests.conftest import open_connect
 
 KILLS = 3
 
@@ -38,16 +37,13 @@ async def test_by_their_pairs_rows_of_a_copy_are_counted_once_too(
 
 
 @pytest.fixture
-async def paired(
-    connect_at: object, apache_kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path
-) -> AsyncIterator[Captured]:
-    """By an at-least-once worker. connect_at: without Java and Maven this is skipped as that is."""
-    with scratch() as folder:
-        async with (
-            connect.start(apache_kafka_at.address, folder, CACHE, exactly_once=False, say=print) as worker,
-            open_captured(worker, apache_kafka_at, redis_at, postgres_at, tmp_path, UserView) as opened,
-        ):
-            yield opened
+async def paired(apache_kafka_at: Server, redis_at: Server, postgres_at: Server, tmp_path: Path) -> AsyncIterator[Captured]:
+    """By an at-least-once worker."""
+    async with (
+        open_connect(apache_kafka_at, exactly_once=False) as worker,
+        open_captured(worker, apache_kafka_at, redis_at, postgres_at, tmp_path, UserView) as opened,
+    ):
+        yield opened
 
 
 async def test_what_an_at_least_once_worker_sends_again_is_counted_once(paired: Captured) -> None:
@@ -55,7 +51,7 @@ async def test_what_an_at_least_once_worker_sends_again_is_counted_once(paired: 
     await write_through_kills(paired, KILLS, copies=True)
     assert await paired.agree() == USERS
     # a worker that has sent nothing again would show nothing
-    assert await _sent_again(paired) > 0
+    assert await sent_again(paired) > 0
 
 
 async def _begun(road: Captured) -> None:
@@ -65,7 +61,7 @@ async def _begun(road: Captured) -> None:
     await road.project()
 
 
-async def _sent_again(road: Captured) -> int:
+async def sent_again(road: Captured) -> int:
     """How many records have the pair, the key and the operation of another one before."""
     consumer = open_consumer(road.settings, None)
     await consumer.start()

@@ -39,13 +39,13 @@ class History:
     def change(self, before: Row | None, after: Row | None, moment: Moment) -> None:
         """One row's change."""
         row = after if after is not None else before
-        if type(row) is self.definition.base:
-            self._profiles.setdefault(str(getattr(row, type(row).source.key)), []).append((moment, after))
+        if row is not None and _is_of(self.definition.base, row):
+            self._profiles.setdefault(str(getattr(row, row.source.key)), []).append((moment, after))
         for aggregate in self.definition.aggregates:
             kind = aggregate.kind
             assert isinstance(kind, Count)
             for side, step in ((before, -1), (after, 1)):
-                if type(side) is kind.row:
+                if _is_of(kind.row, side):
                     self._deltas.setdefault((str(getattr(side, kind.by)), aggregate.name), []).append((moment, step))
 
     def judge(self, user: str, answer: Mapping[str, Any] | None, as_of_ms: float, received_ms: float) -> Verdict:
@@ -82,6 +82,11 @@ class History:
             elif moment.begun <= until_ms:
                 low, high = low + min(step, 0), high + max(step, 0)
         return low <= value <= high
+
+
+def _is_of(table: type[Row], row: Row | None) -> bool:
+    """Of another view's class too, which has the same columns."""
+    return row is not None and row.source.topic == table.source.topic
 
 
 def _bears(profile: Row | None, answer: Mapping[str, Any], counts: set[str]) -> bool:

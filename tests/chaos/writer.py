@@ -1,26 +1,42 @@
-"""Changes to users, follows, likes and tweets at a steady rate, published to Kafka, each told to a history."""
+"""Changes to users, follows, likes and tweets at a steady rate, given to a publisher, each told to a history."""
 
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Protocol
 
 from schema.fields import Row
 from tests.chaos.history import History, Moment
 from tests.chaos.readers import now_ms
 from tests.faults.arranged import follow, like, tweet, user
-from tests.road import Road
 
 TICK_SECONDS = 0.02
 ROWS = 20_000
 
 
+class Publishing(Protocol):
+    """Takes changes, and brings them to where the road begins: Kafka, or the tables that are captured."""
+
+    def publish(self, op: str, before: Row | None, after: Row | None, ts_ms: int, arrived: Callable[[], None] | None = None) -> None:
+        """Queue one. arrived: called once it is surely where the projector finds it."""
+        ...
+
+    def poll(self) -> None:
+        """Hear of what has arrived."""
+        ...
+
+    def flush(self, seconds: float = 60) -> None:
+        """Return when all is there; called in a thread of its own."""
+        ...
+
+
 class Writer:
     """`rate` changes a second: rows come, move, go and come again. published: how many so far."""
 
-    def __init__(self, road: Road, history: History, users: int, rate: float, seed: int) -> None:
-        self.road, self.rate, self.published = road, rate, 0
+    def __init__(self, publisher: Publishing, history: History, users: int, rate: float, seed: int) -> None:
+        self.publisher, self.rate, self.published = publisher, rate, 0
         self._history, self._users, self._rng = history, users, random.Random(seed)
         self._rows: dict[tuple[type[Row], int], Row] = {}
 
@@ -42,8 +58,8 @@ class Writer:
             running.result()
 
     async def flush(self, seconds: float = 60) -> None:
-        """Return when Kafka has everything."""
-        await asyncio.to_thread(self.road.publisher.flush, seconds)
+        """Return when everything has been taken."""
+        await asyncio.to_thread(self.publisher.flush, seconds)
 
     def publish(self, changes: int) -> None:
         """So many at once, beside the steady ones."""
@@ -55,22 +71,41 @@ class Writer:
         while True:
             self.publish(int((time.monotonic() - began) * self.rate) - (self.published - before))
             # callbacks come by it
-            self.road.publisher.poll()
+            self.publisher.poll()
             await asyncio.sleep(TICK_SECONDS)
 
+    def put(self, row: Row) -> None:
+        """A row comes, or is another one from now on."""
+        self._change(self._last(row), row)
+
+    def delete(self, row: Row) -> None:
+        """The row of this key, whatever it is by now, goes."""
+        self._change(self._last(row), None)
+
+    def rows(self, table: type[Row]) -> list[Row]:
+        """What has been published last of each that is there."""
+        return [row for (kind, _), row in self._rows.items() if kind is table]
+
     def _publish(self, row: Row) -> None:
-        key = getattr(row, type(row).source.key)
-        before = self._rows.get((type(row), key))
-        after = None if before is not None and self._rng.random() < 0.4 else row
+        before = self._last(row)
+        self._change(before, None if before is not None and self._rng.random() < 0.4 else row)
+
+    def _last(self, row: Row) -> Row | None:
+        return self._rows.get((type(row), getattr(row, row.source.key)))
+
+    def _change(self, before: Row | None, after: Row | None) -> None:
+        row = after if after is not None else before
+        assert row is not None, "there is no such row"
+        at = type(row), getattr(row, row.source.key)
         if after is None:
-            del self._rows[type(row), key]
+            del self._rows[at]
         else:
-            self._rows[type(row), key] = after
+            self._rows[at] = after
         self.published += 1
         moment = Moment(now_ms())
         self._history.change(before, after, moment)
         op = "d" if after is None else "c" if before is None else "u"
-        self.road.publisher.publish(op, before, after, int(moment.begun), lambda: _done(moment))
+        self.publisher.publish(op, before, after, int(moment.begun), lambda: _done(moment))
 
     def _row(self) -> Row:
         rng = self._rng

@@ -39,7 +39,7 @@ follow, customer = decoder(Follows), decoder(Customers)
 
 
 def wire(op: str, before: Any, after: Any, **more: Any) -> bytes:
-    return msgspec.json.encode({"op": op, "before": before, "after": after, "ts_ms": 5, **more})
+    return msgspec.json.encode({"op": op, "before": before, "after": after, "ts_ms": 5} | more)
 
 
 def created(**columns: Any) -> bytes:
@@ -181,6 +181,23 @@ def test_an_integer_is_a_float_where_one_is_expected() -> None:
     change = customer(new_customer(discount=3))
     assert change.after is not None
     assert isinstance(change.after.discount, float)
+
+
+@pytest.mark.parametrize("side", ["before", "after"])
+def test_a_text_with_a_nul_which_postgresql_does_not_hold_is_refused(side: str) -> None:
+    sides = {"before": CUSTOMER, "after": CUSTOMER} | {side: CUSTOMER | {"nickname": "a\0b"}}
+    with pytest.raises(Undecodable, match="column 'nickname' has a NUL in its text"):
+        customer(wire("u", **sides))
+
+
+def test_what_only_looks_like_a_nul_is_a_text() -> None:
+    assert customer(wire("c", None, CUSTOMER | {"email": r"\u0000"}, more="\0")).after.email == r"\u0000"  # type: ignore[union-attr]  # it is there
+
+
+@pytest.mark.parametrize("ts_ms", [10**15, -(10**14), 2**63, 10**40])
+def test_a_time_beyond_the_years_1_to_9999_is_refused(ts_ms: int) -> None:
+    with pytest.raises(Undecodable, match="ts_ms"):
+        follow(wire("c", None, FOLLOW, ts_ms=ts_ms))
 
 
 @pytest.mark.parametrize("bad", [b"\xff", b"\xc3\x28", b"\xed\xa0\x80", b"\xf8\x88\x80\x80\x80", b"\x80"])

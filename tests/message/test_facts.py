@@ -134,6 +134,7 @@ def test_a_column_of_another_type_is_refused_and_named(kind: str, column: str, v
         (LIKE | {"type": 1}, "Expected `str | null`, got `int` - at `$.type`"),
         (LIKE | {"type": "liked", "at": "noon"}, "'at' is no time, in RFC 3339 or Unix ms: Invalid RFC3339"),
         (LIKE | {"type": "liked", "at": 1.5}, "'at' is no time, in RFC 3339 or Unix ms: Expected"),
+        (LIKE | {"type": "liked", "at": 10**15}, "'at' is no time, in RFC 3339 or Unix ms: Expected"),
         (LIKE | {"type": "liked", "at": "2026-01-02T03:04:05"}, "'at' is no time, in RFC 3339 or Unix ms: "),
         ([], "Expected `object`, got `array`"),
         (b"", "truncated"),
