@@ -29,6 +29,8 @@ AWAY: tuple[type[Exception], ...] = (
     OSError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
+    # a full disk, or too many connections
+    asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
     KafkaConnectionError,
     NodeNotReadyError,

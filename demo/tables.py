@@ -17,10 +17,11 @@ async def create_tables(connection: asyncpg.Connection | asyncpg.Pool, definitio
     for row in definition.rows:
         await connection.execute(_table(row))
         await connection.execute(f'ALTER TABLE "{row.source.table}" REPLICA IDENTITY FULL')
-    indexed = {(f.kind.row.source.table, f.kind.by) for f in definition.aggregates if hasattr(f.kind, "by")}
-    indexed |= {(definition.base.source.table, f.name) for f in definition.lookups}
-    for table, column in sorted(indexed):
-        await connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}_{column}" ON "{table}" ("{column}")')
+    indexed = {(f.kind.row.source.table, f.kind.by, "btree") for f in definition.aggregates if hasattr(f.kind, "by")}
+    # a btree takes no text of more than 2,704 bytes
+    indexed |= {(definition.base.source.table, f.name, "hash") for f in definition.lookups}
+    for table, column, kind in sorted(indexed):
+        await connection.execute(f'CREATE INDEX IF NOT EXISTS "{table}_{column}" ON "{table}" USING {kind} ("{column}")')
     await connection.execute(
         f"CREATE TABLE IF NOT EXISTS {POSITIONS} (topic text, partition int, next_offset bigint NOT NULL, PRIMARY KEY (topic, partition))"
     )

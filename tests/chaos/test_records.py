@@ -1,6 +1,7 @@
 """Faults of what the topics hold: records that are no change, changes out of order, changes that come again."""
 
 import asyncio
+import random
 import signal
 from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ async def test_f12_poison_of_every_kind(scene_with: OpenScene) -> None:
     column as another type, null or missing, unknown ops, missing sides, no key, times that are none, 10 MB. Each with a tombstone."""
     async with scene_with() as scene:
         sent = await _poisoned(scene)
+        # what is unusual and yet a change: a name longer than a page of an index, of letters that do not compress
+        scene.writer.put(user(1, random.Random(1).randbytes(6_000).hex(), "\t\x7f\u2028"))
         await until(lambda: _past(scene, sent.values()), 60)
         scene.mended()
         letters = {position(letter): letter for letter in await dead_letters(scene.road, len(sent))}
