@@ -1,6 +1,7 @@
 """`python -m tests.torture --minutes 5 --seed 7`: changes by every way of publishing, while everything is killed; then the audit."""
 
 import asyncio
+import contextlib
 import random
 import re
 import sys
@@ -9,7 +10,6 @@ from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from typing import Annotated
 
-import httpx
 import typer
 
 from demo.servers import debezium
@@ -99,16 +99,11 @@ async def _audited(town: Town) -> tuple[Rows, str | None]:
 
 async def _supervise(town: Town) -> None:
     """Starts what Kafka Connect has given up, as an operator of a cluster does."""
-    async with httpx.AsyncClient(trust_env=False, timeout=10, base_url=town.connect.url) as client:
-        while True:
-            await asyncio.sleep(2)
-            for name in CONNECTORS:
-                try:
-                    status = await town.connect.status(name)
-                    if any(part["state"] == "FAILED" for part in [status["connector"], *status["tasks"]]):
-                        await client.post(f"/connectors/{name}/restart", params={"includeTasks": "true", "onlyFailed": "true"})
-                except (NotReadyError, httpx.HTTPError):
-                    continue
+    while True:
+        await asyncio.sleep(2)
+        for name in CONNECTORS:
+            with contextlib.suppress(NotReadyError):
+                await town.connect.revive(name)
 
 
 async def _tell(town: Town, readers: Readers) -> None:
