@@ -41,7 +41,7 @@ def test_make_without_a_target_tells_every_target() -> None:
 
 def test_make_tells_its_variables() -> None:
     told = _told().split("\n\n")[1]
-    assert re.findall(r"^([A-Z]+)=", told, re.MULTILINE) == ["PORT", "FRESH", "CDC", "PYTEST", "PYTHON"]
+    assert re.findall(r"^([A-Z]+)=", told, re.MULTILINE) == ["PORT", "FRESH", "CDC", "PYTEST", "FAULT", "PYTHON"]
 
 
 def test_make_writes_no_colour_where_there_is_no_terminal() -> None:
