@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -123,13 +124,7 @@ class Publisher:
         self, topic: str, key: bytes | None, value: bytes | None, headers: Headers = (), arrived: Callable[[], None] | None = None
     ) -> None:
         """Queue any bytes; waits where the queue is full."""
-
-        def delivered(error: Any, _: Any) -> None:
-            if error is not None:
-                self._failed.append(str(error))
-            elif arrived is not None:
-                arrived()
-
+        delivered = self._delivered if arrived is None else partial(self._delivered, arrived=arrived)
         while True:
             try:
                 self._producer.produce(self._prefix + topic, value, key, headers=list(headers), on_delivery=delivered)
@@ -156,6 +151,12 @@ class Publisher:
         left = self._producer.flush(seconds)
         if left or self._failed:
             raise KafkaException(f"{left} records not acknowledged in {seconds} s, failed: {self._failed[:3]}")
+
+    def _delivered(self, error: Any, _record: Any, arrived: Callable[[], None] = lambda: None) -> None:
+        if error is not None:
+            self._failed.append(str(error))
+        else:
+            arrived()
 
 
 def _settle(arrived: "asyncio.Future[tuple[Any, Any]]", answer: tuple[Any, Any]) -> None:

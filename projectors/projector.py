@@ -16,6 +16,7 @@ from projectors.fold import Changes, Effects, fold, fold_rest
 from projectors.log import Batch, Fetched, Log
 from projectors.observing import Observer
 from projectors.reading import Mark, Reading, added, check_topics
+from projectors.topic_ids import Topic
 from schema.definition import Definition
 from schema.positions import Partition
 
@@ -65,6 +66,7 @@ class Projector:
         self._readings: dict[Partition, Reading] = {}
         self._untaken: set[Partition] = set()
         self._builds: dict[int, str] = {}
+        self._topics: Mapping[str, Topic] = {}
         self._moved: list[_Moved] = []
         self._unswept: list[int] = []
         self._turns = asyncio.Semaphore(AT_ONCE)
@@ -94,7 +96,9 @@ class Projector:
             await self._take(sorted(self._untaken))
         asked_at_ms = self._clock.now_ms()
         fetched = await self._log.fetch()
-        check_topics(fetched.topics, self._build.record)
+        if fetched.topics is not self._topics:
+            check_topics(fetched.topics, self._build.record)
+            self._topics = fetched.topics
         try:
             await self._let_go(fetched.revoked)
         finally:

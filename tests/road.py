@@ -70,6 +70,12 @@ class Road:
         """`viewgate project`, in a process of its own."""
         return await self.start("-m", "app", "project")
 
+    async def rebuilt(self, *words: str, said: Path, seconds: float = 60) -> None:
+        """`viewgate rebuild` and its promotion, by a process that must end well."""
+        process = await self.start("-m", "app", "rebuild", *words, "--promote", said=said)
+        async with asyncio.timeout(seconds):
+            assert await process.wait() == 0, said.read_text()[-2000:]  # noqa: ASYNC240  # the process that wrote it has ended
+
     async def sunk(self, seconds: float = 120) -> None:
         """Bring everything published into PostgreSQL."""
         self.publisher.flush()

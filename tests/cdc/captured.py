@@ -79,12 +79,6 @@ class Captured(Road):
             assert await process.wait() == 1
         assert sentence in self.said.read_text().splitlines()[-1]  # the process that wrote it has ended
 
-    async def rebuilt(self, *words: str, seconds: float = 60) -> None:
-        """`viewgate rebuild` and its promotion, by a process that must end well."""
-        process = await self.start("-m", "app", "rebuild", *words, "--promote", said=self.said)
-        async with asyncio.timeout(seconds):
-            assert await process.wait() == 0, self.said.read_text()  # the process that wrote it has ended
-
     async def buried(self, count: int, seconds: float = 30) -> list[str]:
         """The reasons of the dead letters, once there are so many."""
         topic, reasons = dead_letters(self.settings, self.definition), list[str]()

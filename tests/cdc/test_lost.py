@@ -23,5 +23,5 @@ async def test_a_slot_that_was_dropped_stops_the_connector_and_a_new_one_builds_
     await road.capture()
     await road.pool.execute("UPDATE follows SET followee_id = 1 WHERE follow_id < 10")
     await road.captured()
-    await road.rebuilt("--from", "snapshot")
+    await road.rebuilt("--from", "snapshot", said=road.said)
     assert await road.agree() == USERS

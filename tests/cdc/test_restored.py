@@ -62,7 +62,7 @@ async def test_a_restored_database_is_found_by_the_audit_and_a_new_slot_stops_th
     # only a change that comes after a snapshot shows that it is not one on a running slot
     await road.pool.execute("UPDATE follows SET followee_id = 1 WHERE follow_id < 10")
     await road.captured()
-    await road.rebuilt("--from", "snapshot")
+    await road.rebuilt("--from", "snapshot", said=road.said)
     assert await road.agree() == USERS
 
 

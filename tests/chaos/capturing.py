@@ -153,7 +153,7 @@ async def open_captured_scene(
     async with open_captured(connect, kafka, redis, postgres, folder, view) as road:
         history, tables = History(road.definition), Tables(await asyncpg.connect(road.settings.postgres_url), road.definition)
         writer = Writer(tables, history, USERS, rate, seed=sum(outcome.name.encode()))
-        readers = Readers([], history, USERS)
+        readers = Readers([], history, USERS, outcome.seen)
         scene = CapturedScene(road, outcome, kafka, redis, postgres, folder, history, writer, readers, captured=road, tables=tables)
         try:
             async with played(scene):

@@ -72,7 +72,7 @@ async def open_changelog_scene(
         await configure(kafka, ConfigResourceType.BROKER, "1", log_cleaner_backoff_ms="200")
         history = History(road.definition)
         writer = Writer(Newest(road.publisher), history, USERS, RATE, seed=sum(outcome.name.encode()))
-        scene = ChangelogScene(road, outcome, kafka, redis, postgres, folder, history, writer, Readers([], history, USERS))
+        scene = ChangelogScene(road, outcome, kafka, redis, postgres, folder, history, writer, Readers([], history, USERS, outcome.seen))
         try:
             async with played(scene):
                 yield scene

@@ -1,11 +1,11 @@
-"""A link between two processes: a TCP proxy that can be slow, cut, or lose its way back. Counts what it has carried and what it has not."""
+"""A link between two processes: a TCP proxy that can be slow, cut, lose its way back, or lead elsewhere. Counts what it did."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 Way = Literal["open", "slow", "cut", "one-way"]
 SLOW_SECONDS = 0.2
@@ -13,8 +13,9 @@ SLOW_SECONDS = 0.2
 
 @dataclass(slots=True)
 class Link:
-    """way: as it is now; set by `turn`. slow: pieces that were late, by 0.2 s each way. cut: connections ended or not let in.
-    held: bytes of answers that came while there was no way back; they arrive when there is one again, as TCP has it."""
+    """target: the port of loopback where connections go from now on. way: as it is now; set by `turn`.
+    slow: pieces that were late, by 0.2 s each way. cut: connections ended or not let in.
+    held: bytes of answers that came while there was no way back; they arrive when there is one again, as TCP has it, unless it is cut."""
 
     port: int
     target: int
@@ -26,15 +27,15 @@ class Link:
     _tasks: set["asyncio.Task[None]"] = field(default_factory=set)
 
     def turn(self, way: Way) -> None:
-        """From now on it is like this. Cut: what is connected is reset."""
+        """From now on it is like this. Cut: what is connected is reset, and what was held is gone."""
         self.way = way
         if way == "one-way":
             self._open.clear()
-        else:
-            self._open.set()
-        if way == "cut":
+        elif way == "cut":
             self.cut += len(self._tasks)
             self._end()
+        else:
+            self._open.set()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.way == "cut":
@@ -43,16 +44,16 @@ class Link:
             return
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self._tasks.add(task)
-        with contextlib.suppress(OSError, asyncio.CancelledError):
+        writers = [writer]
+        try:
             up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self.target)
-            there = asyncio.create_task(self._carry(reader, up_writer))
-            try:
-                await self._carry(up_reader, writer, back=True)
-            finally:
-                there.cancel()
-                await asyncio.wait([there])
-                up_writer.transport.abort()
-        writer.transport.abort()
+            writers.append(up_writer)
+            await self._both(self._carry(reader, up_writer), self._carry(up_reader, writer, back=True))
+            for one in writers:
+                one.close()
+        except (OSError, asyncio.CancelledError):
+            for one in writers:
+                one.transport.abort()
         self._tasks.discard(task)
 
     async def close(self) -> None:
@@ -61,8 +62,18 @@ class Link:
         self._end()
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def _both(self, *ways: Coroutine[None, None, None]) -> None:
+        """Until one of them has ended."""
+        tasks = [asyncio.create_task(way) for way in ways]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, back: bool = False) -> None:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             while data := await reader.read(1 << 16):
                 if self.way == "slow":
                     self.slow += 1
@@ -89,3 +100,10 @@ async def link_to(target: int, port: int = 0) -> AsyncIterator[Link]:
     finally:
         server.close()
         await link.close()
+
+
+def port_of(address: str) -> int:
+    """Of a URL."""
+    port = urlsplit(address).port
+    assert port
+    return port

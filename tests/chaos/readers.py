@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -38,24 +37,28 @@ class Seen:
 
     asked: int = 0
     answered: int = 0
-    errors: Counter[str] = field(default_factory=Counter)
+    errors: dict[str, int] = field(default_factory=dict)
     oldest_ms: float = 0.0
-    slowest_ms: float = 0.0
     older: int = 0
     wrong: int = 0
     bad: list[str] = field(default_factory=list)
     level_ms: float = 0.0
     lead_ms: float = 0.0
 
+    @property
+    def failed(self) -> int:
+        return sum(self.errors.values())
+
 
 class Readers:
     """`rate` reads a second, of users drawn at random; `urls` in turn, for there may be several gateways.
 
+    seen: where they write what they see.
     by_clock: whether an answer's as-of means something, which it does not where the projector's clock is wrong.
     """
 
-    def __init__(self, urls: Sequence[str], history: History, users: int, rate: float = 50.0, seed: int = 1) -> None:
-        self.urls, self.seen, self.by_clock = list(urls), Seen(), True
+    def __init__(self, urls: Sequence[str], history: History, users: int, seen: Seen, rate: float = 50.0, seed: int = 1) -> None:
+        self.urls, self.seen, self.by_clock = list(urls), seen, True
         self._history, self._users, self._rate, self._rng = history, users, rate, random.Random(seed)
 
     @asynccontextmanager
@@ -89,9 +92,9 @@ class Readers:
                     return
                 due = began + number / self._rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                under_way.create_task(self._read(client, self.urls[number % len(self.urls)], due))
+                under_way.create_task(self._read(client, self.urls[number % len(self.urls)]))
 
-    async def _read(self, client: httpx.AsyncClient, url: str, due: float) -> None:
+    async def _read(self, client: httpx.AsyncClient, url: str) -> None:
         user = str(self._rng.randrange(self._users))
         self.seen.asked += 1
         try:
@@ -101,11 +104,10 @@ class Readers:
             return self._fail(type(error).__name__)
         if told.get("errors") or not isinstance(told.get("data"), dict):
             return self._fail(_code(told))
-        self.seen.slowest_ms = max(self.seen.slowest_ms, (time.monotonic() - due) * 1000)
         return self._take(user, told["data"]["user"], answer.headers)
 
     def _fail(self, code: str) -> None:
-        self.seen.errors[code] += 1
+        self.seen.errors[code] = self.seen.errors.get(code, 0) + 1
         self.seen.level_ms = 0.0
 
     def _take(self, user: str, row: dict[str, Any] | None, headers: httpx.Headers) -> None:

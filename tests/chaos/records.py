@@ -1,12 +1,15 @@
 """What each fault's run found, kept between runs; and docs/faults.md, made of it."""
 
 import hashlib
-import json
 import platform
 import re
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
+
+from tests.chaos.audit import Audit
+from tests.chaos.readers import Seen
 
 HOUSE = Path(__file__).parents[2]
 KEPT = HOUSE / ".cache" / "faults"
@@ -28,32 +31,23 @@ it is, and with `FRESH=1` all of them.
 
 @dataclass(slots=True)
 class Outcome:
-    """name: of the test, such as f4_redis_killed. how: the fault, in words. proof: that it was hit. Times in seconds."""
+    """name: of the test, such as f4_redis_killed. how: the fault, in words. proof: that it was hit. healed: seconds; changes: how many."""
 
     name: str
     how: str
     proof: list[str] = field(default_factory=list)
     passed: bool = False
     healed: float = 0.0
-    asked: int = 0
-    errors: dict[str, int] = field(default_factory=dict)
-    oldest: float = 0.0
-    older: int = 0
-    wrong: int = 0
-    bad: list[str] = field(default_factory=list)
     changes: int = 0
-    rows: int = 0
-    fields: int = 0
-    lost: int = 0
-    phantom: int = 0
-    double: int = 0
+    seen: Seen = field(default_factory=Seen)
+    audit: Audit = field(default_factory=Audit)
     code: str = ""
 
     def keep(self) -> None:
         """Write it down, for `kept` and for the page."""
         KEPT.mkdir(parents=True, exist_ok=True)
         self.code = code()
-        (KEPT / f"{self.name}.json").write_text(json.dumps(asdict(self), indent=1))
+        (KEPT / f"{self.name}.json").write_bytes(msgspec.json.format(msgspec.json.encode(self)))
 
 
 def passed(name: str) -> bool:
@@ -63,7 +57,7 @@ def passed(name: str) -> bool:
 
 def kept() -> list[Outcome]:
     """The last run of each fault, in the order of their numbers."""
-    found = [Outcome(**json.loads(path.read_text())) for path in KEPT.glob("f*.json")]
+    found = [msgspec.json.decode(path.read_bytes(), type=Outcome) for path in KEPT.glob("f*.json")]
     return sorted(found, key=lambda one: (_number(one.name), one.name))
 
 
@@ -82,23 +76,23 @@ def write_page() -> None:
 
 
 def _line(one: Outcome) -> str:
-    failed = sum(one.errors.values())
+    seen, audit = one.seen, one.audit
     cells = (
         f"F{_number(one.name)}",
         _title(one.name) if one.passed else f"**FAILED** {_title(one.name)}",
         f"{one.healed:.1f} s",
-        f"{one.asked:,}, {failed:,}",
-        f"{one.oldest:.1f} s",
-        str(one.older),
-        str(one.wrong),
-        f"{one.rows:,}",
-        f"{one.lost}, {one.phantom}, {one.double}",
+        f"{seen.asked:,}, {seen.failed:,}",
+        f"{seen.oldest_ms / 1000:.1f} s",
+        str(seen.older),
+        str(seen.wrong),
+        f"{audit.rows:,}",
+        f"{audit.lost}, {audit.phantom}, {audit.double}",
     )
     return f"| {' | '.join(cells)} |\n"
 
 
 def _section(one: Outcome) -> str:
-    errors = ", ".join(f"{count:,} {code}" for code, count in sorted(one.errors.items())) or "none"
+    errors = ", ".join(f"{count:,} {code}" for code, count in sorted(one.seen.errors.items())) or "none"
     proof = "".join(f"\n- Proof: {words}." for words in one.proof)
     return f"## F{_number(one.name)} {_title(one.name)}\n\n{one.how}\n{proof}\n- {one.changes:,} changes; readers' errors: {errors}.\n"
 
@@ -116,22 +110,3 @@ def _number(name: str) -> int:
 def _title(name: str) -> str:
     words = name.partition("_")[2].replace("_", " ")
     return words[0].upper() + words[1:]
-
-
-def count(pairs: Iterable[tuple[dict[str, bytes] | None, dict[str, bytes] | None]]) -> tuple[int, int, int]:
-    """How many changes are lost, phantom and double. pairs: a row in SQL and in the view.
-
-    A field that is too low has lost, one that is too high has counted twice; a row that SQL does not have is a phantom.
-    """
-    lost = phantom = double = 0
-    for right, shown in pairs:
-        if right is None:
-            phantom += shown is not None
-        elif shown is None:
-            lost += 1
-        else:
-            for name in right:
-                if right[name] != shown[name]:
-                    less = not right[name].isdigit() or not shown[name].isdigit() or int(shown[name]) < int(right[name])
-                    lost, double = lost + less, double + (not less)
-    return lost, phantom, double

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -18,10 +17,11 @@ from redis.asyncio import Redis
 
 from demo.servers.process import NotReadyError, free_port, until
 from demo.servers.server import Server
+from demo.services import answers
 from demo.sink import end_offsets, sunk
 from projectors.apply import RedisStore
 from projectors.generations import Generations
-from tests.chaos import records
+from tests.chaos.audit import audited
 from tests.chaos.history import History
 from tests.chaos.readers import Readers, now_ms
 from tests.chaos.records import Outcome
@@ -72,28 +72,32 @@ class Scene:
         port = port or free_port()
         process = await self.road.start("-m", "app", "serve", "--port", str(port), said=self.said, **environment)
         self.gateways[process] = port
-        await until(lambda: _answers(f"http://127.0.0.1:{port}/livez"), START_SECONDS)
+        await until(answers(f"http://127.0.0.1:{port}/livez"), START_SECONDS)
         return process
 
     async def start_sink(self, **environment: str) -> None:
         """What brings the topics into PostgreSQL."""
         self.sink = await self.road.start("-m", "demo.sink", said=self.said, **environment)
 
-    async def counted(self, metric: str) -> float:
+    async def end_sink(self) -> None:
+        """When it is told to."""
+        assert self.sink
+        self.sink.terminate()
+        await self.sink.wait()
+
+    async def counted(self, name: str) -> float:
         """The sum of a metric over the projectors that run; those that have ended are forgotten, and so is what they had counted."""
         total = 0.0
         for process, port in list(self.projectors.items()):
             if process.returncode is None:
                 with contextlib.suppress(httpx.HTTPError):
-                    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
-                        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
-                    total += sum(float(value) for value in re.findall(rf"^{metric}(?:{{.*}})? (\S+)$", text, re.MULTILINE))
+                    total += await metric(port, name)
         return total
 
-    async def counts(self, metric: str, least: float) -> None:
+    async def counts(self, name: str, least: float) -> None:
         """Raises NotReadyError until the metric is at least this."""
-        if (value := await self.counted(metric)) < least:
-            raise NotReadyError(f"{metric} is {value}")
+        if (value := await self.counted(name)) < least:
+            raise NotReadyError(f"{name} is {value}")
 
     async def goes_on(self, seconds: float = 3.0) -> None:
         """The fault lasts, or peace does: changes and readers go on for so long."""
@@ -112,6 +116,11 @@ class Scene:
             for shard, header in enumerate(headers)
             for partition, watermark in header.watermarks.items()
         }
+
+    async def gone_back(self, before: Mapping[tuple[int, str], int]) -> int:
+        """How many watermarks are lower than they were, or gone."""
+        now = await self.watermarks()
+        return sum(now.get(key, -1) < offset for key, offset in before.items())
 
     @contextlib.contextmanager
     def frozen_projectors(self) -> Iterator[None]:
@@ -152,39 +161,16 @@ class Scene:
         await until(lambda: sunk(self.road.pool, ends), seconds)
 
     async def audit(self) -> None:
-        """Everything in SQL, then `viewgate audit`, then row by row."""
+        """Everything in SQL, then row by row and by `viewgate audit`."""
         # to servers that were killed
         await self.road.redis.connection_pool.disconnect()
         await self.road.pool.expire_connections()
         await self.arrived()
         try:
-            self.outcome.rows = await self.road.agree(60)
+            await self.road.agree(60)
         finally:
-            in_sql, in_view = await self.road.in_sql(), await self.road.in_view()
-            differing = [
-                (in_sql.get(key), in_view.get(key)) for key in in_sql.keys() | in_view.keys() if in_sql.get(key) != in_view.get(key)
-            ]
-            self.outcome.lost, self.outcome.phantom, self.outcome.double = records.count(differing)
-        audit = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "app",
-            "audit",
-            env=self.road.environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        told = (await audit.communicate())[0].decode()
-        found = re.search(r"(\d+) rows checked, (\d+) fields compared, 0 mismatches", told)
-        assert audit.returncode == 0, told
-        assert found, told
-        self.outcome.fields = int(found[2])
-
-    def take_in(self) -> None:
-        """What readers saw, into the outcome; a wrong answer is a failure."""
-        seen, outcome = self.readers.seen, self.outcome
-        outcome.asked, outcome.errors, outcome.oldest = seen.asked, dict(seen.errors), seen.oldest_ms / 1000
-        outcome.older, outcome.wrong, outcome.bad, outcome.changes = seen.older, seen.wrong, seen.bad, self.writer.published
+            self.outcome.audit = await audited(self.road)
+        assert self.outcome.audit.passed, self.outcome.audit.told
 
 
 @asynccontextmanager
@@ -195,7 +181,7 @@ async def open_scene(
     async with open_road(kafka, redis, postgres, partitions=partitions) as road:
         history = History(road.definition)
         writer = Writer(road.publisher, history, USERS, rate, seed=sum(outcome.name.encode()))
-        scene = Scene(road, outcome, kafka, redis, postgres, folder, history, writer, Readers([], history, USERS))
+        scene = Scene(road, outcome, kafka, redis, postgres, folder, history, writer, Readers([], history, USERS, outcome.seen))
         async with played(scene):
             yield scene
 
@@ -203,12 +189,12 @@ async def open_scene(
 @asynccontextmanager
 async def played(scene: Scene) -> AsyncIterator[None]:
     """The scene from its first change to its outcome."""
-    outcome, readers = scene.outcome, scene.readers
+    outcome, readers, seen = scene.outcome, scene.readers, scene.outcome.seen
     await scene.begin()
     await scene.project()
     gateway = await scene.serve()
     port = scene.gateways[gateway]
-    await until(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), 60)
+    await until(answers(f"http://127.0.0.1:{port}/readyz"), 60)
     readers.urls.append(f"http://127.0.0.1:{port}/graphql")
     try:
         async with readers.reading():
@@ -216,25 +202,15 @@ async def played(scene: Scene) -> AsyncIterator[None]:
                 await until(lambda: readers.level(now_ms() - 10_000), 30)
                 yield
             await scene.audit()
-        scene.take_in()
-        assert (outcome.wrong, outcome.older) == (0, 0), outcome.bad
+        assert (seen.wrong, seen.older) == (0, 0), seen.bad
         outcome.passed = True
     finally:
-        scene.take_in()
+        outcome.changes = scene.writer.published
         outcome.keep()
 
 
-def gone_back(before: Mapping[tuple[int, str], int], after: Mapping[tuple[int, str], int]) -> int:
-    """How many watermarks are lower than they were, or gone."""
-    return sum(after.get(key, -1) < offset for key, offset in before.items())
-
-
-async def _answers(url: str) -> None:
-    # without TLS: to read its certificates takes 20 ms of the processor
-    async with httpx.AsyncClient(trust_env=False, timeout=5, verify=False) as client:
-        try:
-            answer = await client.get(url)
-        except httpx.HTTPError as error:
-            raise NotReadyError(repr(error)) from error
-    if answer.status_code != 200:
-        raise NotReadyError(answer.text)
+async def metric(port: int, name: str) -> float:
+    """The sum of a metric's samples, or one of them where labels are named too; of whoever has its /metrics there."""
+    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
+        text = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+    return sum(float(value) for value in re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", text, re.MULTILINE))

@@ -137,6 +137,6 @@ async def _begun_anew(scene: CapturedScene, worker: Connect) -> None:
 
 async def _rebuilt(scene: CapturedScene) -> None:
     """By the command that was named; then a projector keeps it again."""
-    await scene.captured.rebuilt("--from", "sql", seconds=180)
+    await scene.captured.rebuilt("--from", "sql", said=scene.captured.said, seconds=180)
     await scene.project()
     scene.mended()

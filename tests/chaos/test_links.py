@@ -2,14 +2,13 @@
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from demo.servers import kafka
 from demo.servers.account import scratch
 from demo.servers.process import free_port, until
 from demo.servers.server import Server
 from tests.chaos.conftest import OpenScene
-from tests.chaos.links import Link, link_to
+from tests.chaos.links import Link, link_to, port_of
 from tests.chaos.scene import Scene
 from tests.conftest import CACHE
 
@@ -51,9 +50,7 @@ async def test_f11_links_sink_and_postgresql(scene_with: OpenScene) -> None:
     """Between the sink and PostgreSQL: every piece is 0.2 s late each way for four seconds, then everything is reset and refused, then
     statements get through and no answer comes back."""
     async with scene_with() as scene, link_to(port_of(scene.postgres.address)) as link:
-        assert scene.sink
-        scene.sink.terminate()
-        await scene.sink.wait()
+        await scene.end_sink()
         await scene.start_sink(VIEWGATE_POSTGRES_URL=through(link, scene.road.settings.postgres_url))
         await scene.goes_on(3)
         await spoil(scene, link)
@@ -94,12 +91,6 @@ async def listen_twice(server: Server, behind: int, port: int) -> None:
     told = told.replace("protocol.map=", "protocol.map=BEHIND:PLAINTEXT,")
     settings.write_text(told)  # noqa: ASYNC240  # the same
     await server.process.restart()
-
-
-def port_of(address: str) -> int:
-    port = urlsplit(address).port
-    assert port
-    return port
 
 
 def through(link: Link, address: str) -> str:

@@ -6,8 +6,6 @@ from demo.servers.process import NotReadyError, free_port, until
 from tests.chaos.conftest import OpenScene
 from tests.chaos.readers import QUERY
 
-LIKELY = {"SOURCE_UNAVAILABLE", "OVERLOADED"}
-
 
 async def test_f24_postgres_restarted(scene_with: OpenScene) -> None:
     """PostgreSQL is restarted in good order under load, then killed by SIGKILL and started again. Beside the view's readers others ask a

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from redis.asyncio import Redis
 
@@ -12,8 +11,9 @@ from demo.servers.account import scratch
 from demo.servers.process import NotReadyError, Process, until
 from demo.servers.server import Server
 from tests.chaos.conftest import OpenScene
-from tests.chaos.scene import Scene, gone_back
-from tests.chaos.service import Service, before
+from tests.chaos.links import Link, link_to, port_of
+from tests.chaos.lost_power import cut_back, synced
+from tests.chaos.scene import Scene
 from tests.conftest import CACHE
 
 
@@ -22,40 +22,21 @@ async def test_f4_redis_killed_with_aof_everysec(scene_with: OpenScene) -> None:
     power leaves, with fsync every second. Redis had acknowledged all that is cut off."""
     async with scene_with() as scene:
         await scene.goes_on(2)
-        kept = _size(scene)
-        await scene.goes_on(1)
         process = scene.redis.process
         assert process
+        sizes = synced(process)
+        await scene.goes_on(1)
         acknowledged = await scene.watermarks()
         await process.kill()
-        cut = _cut(scene, kept)
+        cut = cut_back(sizes)
         await scene.goes_on(1)
         with scene.frozen_projectors():
             await process.start()
-            went_back = gone_back(acknowledged, await scene.watermarks())
+            went_back = await scene.gone_back(acknowledged)
         scene.mended()
         assert went_back
         scene.proves(f"{cut:,} bytes of acknowledged writes were gone; {went_back:,} watermarks had gone back")
         await scene.healed()
-
-
-def _size(scene: Scene) -> int:
-    return _aof(scene).stat().st_size
-
-
-def _cut(scene: Scene, size: int) -> int:
-    path = _aof(scene)
-    gone = path.stat().st_size - size
-    with path.open("r+b") as file:
-        file.truncate(size)
-    return gone
-
-
-def _aof(scene: Scene) -> Path:
-    assert scene.redis.process
-    data = Path(scene.redis.process.command.argv[scene.redis.process.command.argv.index("--dir") + 1])
-    (path,) = (data / "appendonlydir").glob("*.incr.aof")
-    return path
 
 
 async def test_f6_redis_empty(scene_with: OpenScene) -> None:
@@ -79,14 +60,14 @@ async def test_f5_redis_failover_that_loses_the_last_second(scene_with: OpenScen
     """The replica falls a second behind, the primary gets SIGKILL, the replica is promoted and takes over the primary's address."""
     async with replicated() as pair, scene_with(redis=pair.server) as scene:
         await scene.goes_on(2)
-        pair.link.open.clear()
+        pair.link.turn("one-way")
         await scene.goes_on(1)
         acknowledged = await scene.watermarks()
         await pair.primary.kill()
-        pair.link.cut()
+        pair.link.turn("cut")
         with scene.frozen_projectors():
             await pair.promote()
-            went_back = gone_back(acknowledged, await scene.watermarks())
+            went_back = await scene.gone_back(acknowledged)
         scene.mended()
         assert went_back
         scene.proves(f"{went_back:,} watermarks that the primary had acknowledged were lower on the replica")
@@ -101,7 +82,7 @@ async def test_f8_redis_out_of_memory_under_noeviction(scene_with: OpenScene) ->
         await until(lambda: _refused(redis, 10), 20)
         before, answered = await scene.watermarks(), scene.readers.seen.answered
         await scene.goes_on(3)
-        assert not gone_back(before, await scene.watermarks())
+        assert not await scene.gone_back(before)
         scene.proves(
             f"Redis refused {await _refusals(redis):,} commands with OOM; meanwhile "
             f"{scene.readers.seen.answered - answered:,} reads were answered"
@@ -122,18 +103,18 @@ async def _refusals(redis: Redis) -> int:
 
 @dataclass(slots=True)
 class Pair:
-    """A primary and a replica behind one address. link: what the replica hears of the primary by."""
+    """A primary and a replica behind one address, which is the service's. link: what the replica hears of the primary by."""
 
     server: Server
     primary: Process
     replica: Server
-    service: Service
-    link: Service
+    service: Link
+    link: Link
 
     async def promote(self) -> None:
         async with Redis.from_url(self.replica.address) as replica:
             await replica.replicaof("NO", "ONE")
-        self.service.target = _port(self.replica)
+        self.service.target = port_of(self.replica.address)
 
 
 @asynccontextmanager
@@ -145,7 +126,7 @@ async def replicated() -> AsyncIterator[Pair]:
             await opened.enter_async_context(redis_server.start(folder / name, CACHE, prefer="installed", say=print)) for name in "ab"
         ]
         assert primary.process
-        link, service = [await opened.enter_async_context(before(_port(primary))) for _ in range(2)]
+        link, service = [await opened.enter_async_context(link_to(port_of(primary.address))) for _ in range(2)]
         async with Redis.from_url(replica.address) as client:
             await client.replicaof("127.0.0.1", link.port)
             await until(lambda: _replicates(client), 30)
@@ -156,7 +137,3 @@ async def replicated() -> AsyncIterator[Pair]:
 async def _replicates(replica: Redis) -> None:
     if (status := (await replica.info("replication"))["master_link_status"]) != "up":
         raise NotReadyError(f"the replica's link is {status}")
-
-
-def _port(server: Server) -> int:
-    return int(server.address.rpartition(":")[2].partition("/")[0])

@@ -7,7 +7,7 @@ from aiokafka.structs import TopicPartition
 
 from demo.servers.kafka import create_topics
 from demo.servers.process import NotReadyError, until
-from demo.sink import end_offsets, sunk
+from demo.sink import end_offsets
 from schema.sql import POSITIONS
 from tests.chaos.conftest import OpenScene
 from tests.chaos.scene import RATE, Scene
@@ -34,8 +34,7 @@ async def test_f17_retention_has_overtaken_a_stopped_projector(scene_with: OpenS
         await stopped(projector, scene.said, "Kafka no longer has what comes next", ANEW)
         await stopped(await scene.project(), scene.said, "retention has passed the watermark", ANEW)
         scene.mended()
-        await command(scene, "rebuild", "--from", "sql", "--promote")
-        await scene.project()
+        await rebuilt(scene)
         scene.proves(f"{unread:,} records were gone that had not been read; the projector said so twice, with exit code 1")
         await scene.healed()
 
@@ -47,8 +46,7 @@ async def test_f18_topic_made_anew(scene_with: OpenScene) -> None:
         (projector,) = scene.projectors
         await scene.goes_on(2)
         topic = f"{scene.road.settings.topic_prefix}likes"
-        await quiet(scene)
-        await ended(scene)
+        await at_rest(scene)
         old = await end_offsets(scene.kafka.address, [topic])
         with scene.frozen_projectors():
             admin = await opened(scene.kafka.address)
@@ -63,8 +61,7 @@ async def test_f18_topic_made_anew(scene_with: OpenScene) -> None:
         await stopped(projector, scene.said, "was deleted and made anew", ANEW)
         scene.mended()
         await scene.start_sink()
-        await command(scene, "rebuild", "--from", "sql", "--promote")
-        await scene.project()
+        await rebuilt(scene)
         scene.proves(f"its {sum(old.values()):,} records were gone, and others had their offsets; the projector said so, with exit code 1")
         await scene.healed()
 
@@ -76,8 +73,7 @@ async def test_f18_partitions_added(scene_with: OpenScene) -> None:
         (projector,) = scene.projectors
         await scene.goes_on(2)
         topic = f"{scene.road.settings.topic_prefix}follows"
-        await quiet(scene)
-        await ended(scene)
+        await at_rest(scene)
         admin = await opened(scene.kafka.address)
         await admin.create_partitions({topic: NewPartitions(7)})
         await until(lambda: has(admin, topic, 7), 20)
@@ -89,8 +85,7 @@ async def test_f18_partitions_added(scene_with: OpenScene) -> None:
         await stopped(projector, scene.said, "partitions were added", ANEW)
         scene.mended()
         await scene.start_sink()
-        await command(scene, "rebuild", "--from", "sql", "--promote")
-        await scene.project()
+        await rebuilt(scene)
         filled = (await end_offsets(scene.kafka.address, [topic]))[topic, 6]
         scene.proves(f"{filled:,} records came to the new partition; the projector said so, with exit code 1")
         await scene.healed()
@@ -102,19 +97,11 @@ async def positions(scene: Scene) -> dict[tuple[str, int], int]:
     return {(topic, partition): offset for topic, partition, offset in stored}
 
 
-async def quiet(scene: Scene) -> None:
-    """Nothing is published, and the tables have everything."""
+async def at_rest(scene: Scene) -> None:
+    """Nothing is published, the tables have everything, and the sink has ended."""
     scene.writer.rate = 0
-    await scene.writer.flush()
-    ends = await end_offsets(scene.road.settings.kafka_bootstrap, scene.road.definition.topics)
-    await until(lambda: sunk(scene.road.pool, ends), 30)
-
-
-async def ended(scene: Scene) -> None:
-    """The sink has ended."""
-    assert scene.sink
-    scene.sink.terminate()
-    await scene.sink.wait()
+    await scene.arrived(30)
+    await scene.end_sink()
 
 
 async def beyond(scene: Scene, topic: str, offsets: dict[tuple[str, int], int]) -> None:
@@ -132,8 +119,7 @@ async def has(admin: AIOKafkaAdminClient, topic: str, partitions: int) -> None:
         raise NotReadyError(f"{topic} has {len(described['partitions'])} partitions")
 
 
-async def command(scene: Scene, *words: str) -> None:
-    """`viewgate` with these words, which succeeds."""
-    process = await scene.road.start("-m", "app", *words, said=scene.said)
-    async with asyncio.timeout(60):
-        assert await process.wait() == 0, scene.said.read_text()[-2000:]  # it has ended
+async def rebuilt(scene: Scene) -> None:
+    """By the command that was named; then a projector keeps it again."""
+    await scene.road.rebuilt("--from", "sql", said=scene.said)
+    await scene.project()

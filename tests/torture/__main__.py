@@ -3,10 +3,8 @@
 import asyncio
 import contextlib
 import random
-import re
 import sys
 import time
-from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +12,8 @@ import typer
 
 from demo.servers import debezium
 from demo.servers.process import NotReadyError, until
-from tests.chaos import records
-from tests.chaos.readers import Readers
+from tests.chaos.audit import Audit, audited
+from tests.chaos.readers import Readers, Seen
 from tests.torture.town import CONNECTORS, Town, open_town
 
 USERS = 400
@@ -40,7 +38,7 @@ def main(
 
 async def _torture(minutes: float, seed: int, changes: int, folder: Path) -> tuple[str, bool]:
     async with open_town(folder, USERS, changes, seed) as town:
-        readers = Readers(town.urls, town.history, USERS)
+        readers = Readers(town.urls, town.history, USERS, Seen())
         stop = asyncio.Event()
         async with readers.reading():
             killing = asyncio.create_task(town.schedule.run(seed, stop))
@@ -51,30 +49,27 @@ async def _torture(minutes: float, seed: int, changes: int, folder: Path) -> tup
             took = (time.monotonic() - began) / 60
             stop.set()
             await killing
-            rows, found = await _audited(town)
+            audit = await _audited(town)
             for task in (telling, supervising):
                 task.cancel()
             await asyncio.gather(telling, supervising, return_exceptions=True)
     kills = ", ".join(f"{count} {name}" for name, count in town.schedule.told.most_common())
-    lost, phantom, double = records.count(rows)
     seen = readers.seen
-    exact = (lost, phantom, double, seen.wrong, seen.older) == (0, 0, 0, 0, 0) and found is not None
+    exact = audit.passed and (audit.lost, audit.phantom, audit.double, seen.wrong, seen.older) == (0, 0, 0, 0, 0)
+    found = f"{audit.fields} fields compared, 0 mismatches" if audit.passed else "the audit failed"
     for told in seen.bad:
         typer.echo(told)
     ways = ", ".join(f"{count:,} {table}" for table, count in town.writers.changes.items())
     return (
         f"torture, seed {seed}: {town.writers.done:,} changes ({ways}) in {took:.1f} minutes through {town.schedule.told.total()} faults "
-        f"({kills}): {len(rows):,} users, {found or 'the audit failed'}: lost {lost}, phantom {phantom}, double {double}. "
-        f"{seen.asked:,} reads: {sum(seen.errors.values()):,} refused, {seen.older} older than they said, {seen.wrong} wrong.",
+        f"({kills}): {audit.rows:,} users, {found}: lost {audit.lost}, phantom {audit.phantom}, double {audit.double}. "
+        f"{seen.asked:,} reads: {seen.failed:,} refused, {seen.older} older than they said, {seen.wrong} wrong.",
         exact,
     )
 
 
-Rows = list[tuple[dict[str, bytes] | None, dict[str, bytes] | None]]
-
-
-async def _audited(town: Town) -> tuple[Rows, str | None]:
-    """Once all is in Kafka, in PostgreSQL and in the view: each row there and here, and what `viewgate audit` counted."""
+async def _audited(town: Town) -> Audit:
+    """Once all is in Kafka, in PostgreSQL and in the view."""
     await asyncio.to_thread(town.road.publisher.flush)
     for name in CONNECTORS:
         typer.echo(f"waiting for connector {name}")
@@ -87,14 +82,10 @@ async def _audited(town: Town) -> tuple[Rows, str | None]:
         await town.road.agree(LEVEL_SECONDS)
     except TimeoutError as late:
         typer.echo(f"not level after {LEVEL_SECONDS} s: {late}")
-    in_sql, in_view = await town.road.in_sql(), await town.road.in_view()
-    environment = town.road.environment
-    audit = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", "audit", env=environment, stdout=PIPE, stderr=STDOUT)
-    told = (await audit.communicate())[0].decode()
-    found = re.search(r"\d+ fields compared, 0 mismatches", told)
-    if audit.returncode or found is None:
-        typer.echo(told)
-    return [(in_sql.get(key), in_view.get(key)) for key in in_sql.keys() | in_view.keys()], found[0] if found else None
+    audit = await audited(town.road)
+    if not audit.passed:
+        typer.echo(audit.told)
+    return audit
 
 
 async def _supervise(town: Town) -> None:
@@ -112,7 +103,7 @@ async def _tell(town: Town, readers: Readers) -> None:
         seen = readers.seen
         typer.echo(
             f"{town.writers.done:,} changes, {town.schedule.told.total()} faults, {seen.asked:,} reads, "
-            f"{sum(seen.errors.values()):,} refused, {seen.older} older than they said, {seen.wrong} wrong"
+            f"{seen.failed:,} refused, {seen.older} older than they said, {seen.wrong} wrong"
         )
 
 

@@ -4,13 +4,13 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from pathlib import Path
 
 from redis.asyncio import Redis
 
 from demo.servers.connect import Connect
 from demo.servers.process import Process
 from demo.servers.stack import Stack
+from tests.chaos.lost_power import cut_back, synced
 
 Fault = Callable[[random.Random], Awaitable[None]]
 FROZEN_SECONDS = 13.0
@@ -74,15 +74,10 @@ class Schedule:
             await redis.flushall()
 
     async def _lost(self, redis: Process, rng: random.Random) -> None:
-        """What a machine without power leaves, with fsync every second."""
-        argv = redis.command.argv
-        folder = Path(argv[argv.index("--dir") + 1]) / "appendonlydir"
-        sizes = {path: path.stat().st_size for path in folder.glob("*.incr.aof")}
+        sizes = synced(redis)
         await asyncio.sleep(rng.uniform(0.2, 1))
         await redis.kill()
-        for path, size in sizes.items():
-            with path.open("r+b") as file:
-                file.truncate(size)
+        cut_back(sizes)
         await redis.start()
 
 

@@ -5,15 +5,8 @@ from typing import Annotated
 
 from schema import user
 from schema.definition import Definition
-from schema.fields import Column, Count, Facts, Row
-
-
-class Users(Row, topic="users", key="user_id", form="changelog"):
-    """By change data capture, unwrapped to the newest row and tombstones."""
-
-    user_id: int
-    username: str
-    name: str | None
+from schema.fields import Column, Count, Facts
+from tests.faults.changelog_view import Users
 
 
 class Follows(user.Follows, topic="follows", key="follow_id", position="debezium"):
@@ -30,7 +23,7 @@ class Likes(user.Likes, topic="likes", key="like_id", form=Facts(("liked",), ("u
 
 @dataclass
 class UserView:
-    """A user."""
+    """A user, whose newest row and tombstones come by change data capture, unwrapped."""
 
     id: str
     username: Annotated[str, Column(Users, lookup=True)]

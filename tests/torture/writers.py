@@ -19,7 +19,8 @@ from schema.fields import Row
 from tests.chaos.history import History, Moment
 from tests.chaos.readers import now_ms
 from tests.faults.arranged import NOW
-from tests.torture.view import Follows, Likes, Tweets, Users
+from tests.faults.changelog_view import Users
+from tests.torture.view import Follows, Likes, Tweets
 
 TICK_SECONDS, AWAY_SECONDS, COMMIT_SECONDS = 0.05, 0.2, 5.0
 MOST_AT_ONCE = 50
