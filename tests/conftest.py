@@ -42,7 +42,7 @@ def servers_folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 async def kafka_at(servers_folder: Path) -> AsyncIterator[Server]:
-    async with _running(kafka.start(servers_folder, CACHE, say=print)) as server:
+    async with running(kafka.start(servers_folder, CACHE, say=print)) as server:
         yield server
 
 
@@ -56,13 +56,13 @@ def apache_kafka_at(kafka_at: Server) -> Server:
 
 @pytest.fixture(scope="session")
 async def redis_at(servers_folder: Path) -> AsyncIterator[Server]:
-    async with _running(redis_server.start(servers_folder, CACHE, say=print)) as server:
+    async with running(redis_server.start(servers_folder, CACHE, say=print)) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 async def postgres_at(servers_folder: Path) -> AsyncIterator[Server]:
-    async with _running(postgres.start(servers_folder, CACHE, say=print)) as server:
+    async with running(postgres.start(servers_folder, CACHE, say=print)) as server:
         yield server
 
 
@@ -101,7 +101,7 @@ async def view(redis: Redis) -> View:
 
 
 @asynccontextmanager
-async def _running(starting: AbstractAsyncContextManager[Server]) -> AsyncIterator[Server]:
+async def running(starting: AbstractAsyncContextManager[Server]) -> AsyncIterator[Server]:
     """Skipped on a laptop where the server cannot be had, failed under CI=true."""
     try:
         server = await starting.__aenter__()

@@ -18,6 +18,8 @@ from aiokafka.errors import ProducerFenced
 from app.settings import Settings
 from app.stages import FreshReader, RowTopics
 from demo.publish import Publisher
+from demo.servers import kafka
+from demo.servers.account import scratch
 from demo.servers.kafka import create_topics
 from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
@@ -29,6 +31,7 @@ from schema.definition import read_definition
 from schema.fields import Row
 from schema.loader import Read
 from schema.positions import Partition
+from tests.conftest import CACHE, running
 from tests.faults.arranged import follow, like, tweet
 from tests.faults.changelog_view import Users, UserView
 from tests.faults.memory import Tally
@@ -121,12 +124,13 @@ async def configure(kafka: Server, kind: ConfigResourceType, name: str, **config
         await admin.close()
 
 
-@pytest.fixture
-async def quick_cleaner(apache_kafka_at: Server) -> AsyncIterator[Server]:
-    """Kafka, whose cleaner looks every 15 s if nothing else is said."""
-    await configure(apache_kafka_at, ConfigResourceType.BROKER, "1", log_cleaner_backoff_ms="200")
-    yield apache_kafka_at
-    await configure(apache_kafka_at, ConfigResourceType.BROKER, "1")
+@pytest.fixture(scope="module")
+async def quick_cleaner() -> AsyncIterator[Server]:
+    """A Kafka whose cleaner has nothing else to clean, and looks five times a second: it looks every 15 s if nothing else is said."""
+    with scratch() as folder:
+        async with running(kafka.start(folder, CACHE, prefer="installed", say=print)) as server:
+            await configure(server, ConfigResourceType.BROKER, "1", log_cleaner_backoff_ms="200")
+            yield server
 
 
 async def cleaned(log: Changelog) -> None:
