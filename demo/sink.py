@@ -32,6 +32,7 @@ AWAY: tuple[type[Exception], ...] = (
     # a full disk, or too many connections
     asyncpg.InsufficientResourcesError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     KafkaConnectionError,
     NodeNotReadyError,
     RequestTimedOutError,

@@ -15,6 +15,8 @@ from schema.loader import Read, Row, Rows, SourceUnavailable
 # a missing table is a mistake of ours.
 AWAY = (
     asyncpg.ClientConfigurationError,
+    # what it says of a connection that a server ended in the middle of an answer
+    asyncpg.InternalClientError,
     OSError,
     TimeoutError,
     asyncpg.PostgresConnectionError,

@@ -113,7 +113,7 @@ class Readers:
     def _take(self, user: str, row: dict[str, Any] | None, headers: httpx.Headers) -> None:
         received = now_ms()
         as_of = datetime.fromisoformat(headers["viewgate-as-of"]).timestamp() * 1000 if "viewgate-as-of" in headers else 0.0
-        by_view = "viewgate-fallback" not in headers
+        by_view = headers["viewgate-mode"] == "view" and "viewgate-fallback" not in headers
         fields = None if row is None else {NAMES[name]: value for name, value in row.items()}
         # what the source database has is not told by the log, nor is its as-of
         verdict = self._history.judge(user, fields, as_of if by_view and self.by_clock else 0.0, received)

@@ -98,7 +98,7 @@ async def test_f10_leader_change(scene_with: OpenScene, nodes: Sequence[Server])
             moved += await elected(scene)
         after = await end_offsets(scene.kafka.address, scene.road.definition.topics)
         scene.mended()
-        assert moved > 2 * len(after)
+        assert moved >= 2 * len(after)
         scene.proves(f"{moved} times a partition got another leader, while {sum(after.values()) - sum(before.values()):,} records came")
         await scene.healed()
 

@@ -1,9 +1,12 @@
 """F11: each link between two of the processes in turn is slow, cut, and without a way back."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from demo.servers import kafka
+from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.process import free_port, until
 from demo.servers.server import Server
@@ -16,7 +19,7 @@ from tests.conftest import CACHE
 async def test_f11_links_gateway_and_redis(scene_with: OpenScene) -> None:
     """Between a gateway and Redis: every piece is 0.2 s late each way for four seconds, then everything is reset and refused, then
     requests get through and no answer comes back."""
-    async with scene_with() as scene, link_to(port_of(scene.redis.address)) as link:
+    async with linked_redis() as (redis, link), scene_with(redis=redis) as scene:
         gateway = await scene.serve(VIEWGATE_REDIS_URL=through(link, scene.redis.address))
         scene.readers.urls[:] = [f"http://127.0.0.1:{scene.gateways[gateway]}/graphql"]
         await spoil(scene, link)
@@ -27,7 +30,7 @@ async def test_f11_links_gateway_and_redis(scene_with: OpenScene) -> None:
 async def test_f11_links_projector_and_redis(scene_with: OpenScene) -> None:
     """Between the projector and Redis: every piece is 0.2 s late each way for four seconds, then everything is reset and refused, then
     calls get through and no answer comes back."""
-    async with scene_with() as scene, link_to(port_of(scene.redis.address)) as link:
+    async with linked_redis() as (redis, link), scene_with(redis=redis) as scene:
         await replaced(scene, VIEWGATE_REDIS_URL=through(link, scene.redis.address))
         await spoil(scene, link)
         await scene.healed()
@@ -46,15 +49,23 @@ async def test_f11_links_projector_and_kafka(scene_with: OpenScene) -> None:
                 await scene.healed()
 
 
-async def test_f11_links_sink_and_postgresql(scene_with: OpenScene) -> None:
+async def test_f11_links_sink_and_postgresql(scene_with: OpenScene, postgres_at: Server) -> None:
     """Between the sink and PostgreSQL: every piece is 0.2 s late each way for four seconds, then everything is reset and refused, then
     statements get through and no answer comes back."""
-    async with scene_with() as scene, link_to(port_of(scene.postgres.address)) as link:
+    async with link_to(port_of(postgres_at.address)) as link, scene_with() as scene:
         await scene.end_sink()
         await scene.start_sink(VIEWGATE_POSTGRES_URL=through(link, scene.road.settings.postgres_url))
         await scene.goes_on(3)
         await spoil(scene, link)
         await scene.healed()
+
+
+@asynccontextmanager
+async def linked_redis() -> AsyncIterator[tuple[Server, Link]]:
+    """A Redis, and a link to it that outlives the scene, whose audit comes at its end."""
+    with scratch() as folder:
+        async with redis_server.start(folder, CACHE, prefer="installed", say=print) as redis, link_to(port_of(redis.address)) as link:
+            yield redis, link
 
 
 async def spoil(scene: Scene, link: Link) -> None:

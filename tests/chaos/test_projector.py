@@ -6,13 +6,17 @@ import random
 import re
 import signal
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
 from demo.servers.process import NotReadyError, until
+from demo.sink import end_offsets
+from schema.positions import Partition
 from tests.chaos.conftest import OpenScene
+from tests.chaos.scene import Scene
 from tests.faults.test_kills import KEEPING
 from tests.faults.test_owners import SESSION_MS, members
 
@@ -103,7 +107,7 @@ async def test_f21_slow_projector(scene_with: OpenScene) -> None:
                 await asyncio.sleep(0)
             await scene.writer.flush()
             await scene.goes_on(THROTTLED_SECONDS)
-            waiting = await scene.counted("viewgate_lag_records")
+            waiting = await unapplied(scene)
         scene.mended()
         assert waiting > 10_000
         scene.proves(f"after {THROTTLED_SECONDS:.0f} s {waiting:,.0f} changes still waited")
@@ -112,6 +116,15 @@ async def test_f21_slow_projector(scene_with: OpenScene) -> None:
         assert peak < MEMORY_MIB
         assert generation(scene.said) == shared_out
         scene.proves(f"its memory was {before} MiB before and {peak} MiB at most; its group was not shared out anew")
+
+
+async def unapplied(scene: Scene) -> int:
+    """Records that no shard has yet. Of Kafka and Redis, for a projector that is throttled may not answer for itself."""
+    ends = await end_offsets(scene.kafka.address, scene.road.definition.topics)
+    applied: Counter[str] = Counter()
+    for (_, partition), offset in (await scene.watermarks()).items():
+        applied[partition] = max(applied[partition], offset)
+    return sum(end - applied[str(Partition(*at))] for at, end in ends.items())
 
 
 @asynccontextmanager

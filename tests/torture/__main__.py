@@ -49,6 +49,8 @@ async def _torture(minutes: float, seed: int, changes: int, folder: Path) -> tup
             took = (time.monotonic() - began) / 60
             stop.set()
             await killing
+            for ended in town.ended():
+                typer.echo(f"ended by itself: {ended}")
             audit = await _audited(town)
             for task in (telling, supervising):
                 task.cancel()
