@@ -18,7 +18,7 @@ from schema.fields import Row
 REACHED = "viewgate-reached"
 # of one row: twice that, before and after, stays below the 1 MiB that producer and broker take if nothing else is said
 LARGEST = 450_000
-_COLUMNS = msgspec.json.Decoder(dict[str, Raw])
+_COLUMNS = msgspec.json.Decoder(dict[str, Raw] | None)
 _BLOCK = {"schema", "payload"}
 
 
@@ -93,11 +93,11 @@ class Rows:
         if record.key is None:
             raise Undecodable("a record of a changelog needs a key: without one nobody knows whose newest value it is")
         before = self._newest.get(record.key)
-        if record.value is None:
-            return None if before is None else self.delete(record.key, record.timestamp)
         after = _row(record.value)
         if after == before:
             return None
+        if after is None:
+            return self.delete(record.key, record.timestamp)
         change = _envelope(b"c" if before is None else b"u", before, after, record.timestamp)
         # as the projector will read it: what it could not, it could not undo later either
         self._decode(change)
@@ -111,7 +111,10 @@ class Rows:
     def has(self, record: Record) -> bool:
         """Whether a record of the changelog says what is known already."""
         known = self._newest.get(record.key or b"")
-        return known == record.value or (known is not None and record.value is not None and _is(record.value, known))
+        try:
+            return known == record.value or known == _row(record.value)
+        except Undecodable:
+            return False
 
     def missing(self, keys: Iterable[bytes]) -> list[bytes]:
         """The keys of rows that are not among these."""
@@ -124,22 +127,21 @@ def reached_of(record: Record) -> Reached | None:
     return None if told is None else Reached.decode(told)
 
 
-def _row(value: bytes) -> bytes:
-    """The row's JSON, taken out of Kafka Connect's block with a schema if it is in one."""
+def _row(value: bytes | None) -> bytes | None:
+    """The row's JSON, taken out of Kafka Connect's block with a schema if it is in one. None where the row is gone: of a tombstone,
+    and of JSON's null, which Connect's JsonConverter makes of one that has a schema."""
+    if value is None:
+        return None
     if len(value) > LARGEST:
         raise Undecodable(f"the row has {len(value):,} bytes, and {LARGEST:,} is the most that there is room for, before and after")
     try:
         columns = _COLUMNS.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Undecodable(str(error)) from error
-    return bytes(columns["payload"]) if columns.keys() == _BLOCK else value
-
-
-def _is(value: bytes, row: bytes) -> bool:
-    try:
-        return _row(value) == row
-    except Undecodable:
-        return False
+    if columns is None:
+        return None
+    row = bytes(columns["payload"]) if columns.keys() == _BLOCK else value
+    return None if row == b"null" else row
 
 
 def _envelope(op: bytes, before: bytes | None, after: bytes | None, ts_ms: int | None) -> bytes:
