@@ -96,7 +96,7 @@ async def test_f3_rebalance_storm(scene_with: OpenScene) -> None:
 
 
 async def test_f21_slow_projector(scene_with: OpenScene) -> None:
-    """The projector gets a twentieth of a processor at most (SIGSTOP and SIGCONT in turn, twice a second) while 200,000 changes come at
+    """The projector gets a hundredth of a processor at most (SIGSTOP and SIGCONT in turn, once a second) while 200,000 changes come at
     once: its memory must not grow with the backlog, and its group must not give it up. Then it is let go, and catches up."""
     async with scene_with() as scene:
         (projector,) = scene.projectors
@@ -129,15 +129,15 @@ async def unapplied(scene: Scene) -> int:
 
 @asynccontextmanager
 async def throttled(pid: int) -> AsyncIterator[list[int]]:
-    """The process runs for a twentieth of the time, until the block ends. Its memory, in MiB, as it was seen meanwhile."""
+    """The process runs for a hundredth of the time, until the block ends. Its memory, in MiB, as it was seen meanwhile."""
     held: list[int] = []
 
     async def hold() -> None:
         while True:
             os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(0.48)
+            await asyncio.sleep(0.99)
             os.kill(pid, signal.SIGCONT)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
             held.append(resident(pid))
 
     holding = asyncio.create_task(hold())
