@@ -7,6 +7,7 @@ from redis.asyncio import BlockingConnectionPool
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.maint_notifications import MaintNotificationsConfig
 
 IN_CLUSTER = "it is a node of a Redis Cluster: write redis+cluster:// in place of redis://, or rediss+cluster:// of rediss://"
 
@@ -19,7 +20,9 @@ class Pool(BlockingConnectionPool):
     """
 
     def __init__(self, *, in_cluster: bool = False, **options: Any) -> None:
-        super().__init__(redis_connect_func=self._meet, **options)
+        # where they are on, a connection that died while idle is not found out before it is used
+        quiet = MaintNotificationsConfig(enabled=False)
+        super().__init__(redis_connect_func=self._meet, maint_notifications_config=quiet, **options)
         self.met = 0
         self.run_id = b""
         self._in_cluster = in_cluster

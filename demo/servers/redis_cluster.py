@@ -1,4 +1,4 @@
-"""A Redis Cluster of the redis-server that is at hand: masters alone, whose slots can be moved while they are used."""
+"""A Redis Cluster of the redis-server of this machine, 7 or newer: masters alone, whose slots can be moved while they are used."""
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 from redis.asyncio import Redis
 
 from demo.servers import redis as redis_server
-from demo.servers.process import NotReadyError, until
-from demo.servers.server import Kind, Say, Server
+from demo.servers.process import NotReadyError, free_port, until
+from demo.servers.server import Say, Server
 
 SLOTS = 16384
 NODE_TIMEOUT_MS = 2000
@@ -64,18 +64,15 @@ class Cluster:
 
 
 @asynccontextmanager
-async def start(
-    folder: Path, cache: Path, masters: int = 3, *, options: Sequence[str] = (), prefer: Kind | None = None, say: Say
-) -> AsyncIterator[Cluster]:
+async def start(folder: Path, cache: Path, masters: int = 3, *, options: Sequence[str] = (), say: Say) -> AsyncIterator[Cluster]:
     """So many masters with even shares of the slots, that agree on who has what. options: more of redis-server's."""
     async with AsyncExitStack() as stack:
-        nodes = [
-            await stack.enter_async_context(
-                redis_server.start(folder / f"master{number}", cache, options=(*OPTIONS, *options), prefer=prefer, say=say)
-            )
-            for number in range(masters)
-        ]
-        await _joined(nodes)
+        nodes, buses = [], [free_port() for _ in range(masters)]
+        for number, bus in enumerate(buses):
+            more = (*OPTIONS, "--cluster-port", str(bus), *options)
+            node = redis_server.start(folder / f"master{number}", cache, options=more, prefer="installed", say=say)
+            nodes.append(await stack.enter_async_context(node))
+        await _joined(nodes, buses[0])
         address = "redis+cluster://" + ",".join(f"127.0.0.1:{port_of(node)}" for node in nodes)
         yield Cluster(nodes, Server("redis", nodes[0].kind, f"{masters} masters of {nodes[0].what}", address, None))
 
@@ -84,7 +81,7 @@ def port_of(master: Server) -> int:
     return int(urlsplit(master.address).port or 0)
 
 
-async def _joined(masters: Sequence[Server]) -> None:
+async def _joined(masters: Sequence[Server], first_bus: int) -> None:
     share = SLOTS // len(masters)
     for number, master in enumerate(masters):
         last = SLOTS - 1 if number == len(masters) - 1 else (number + 1) * share - 1
@@ -92,7 +89,7 @@ async def _joined(masters: Sequence[Server]) -> None:
             # two of one epoch that claim one slot would be a long time about it
             await _ask(client, "CLUSTER", "SET-CONFIG-EPOCH", number + 1)
             await _ask(client, "CLUSTER", "ADDSLOTS", *range(number * share, last + 1))
-            await _ask(client, "CLUSTER", "MEET", "127.0.0.1", port_of(masters[0]))
+            await _ask(client, "CLUSTER", "MEET", "127.0.0.1", port_of(masters[0]), first_bus)
     for master in masters:
         await until(partial(_agrees, master, len(masters)), START_SECONDS)
 

@@ -47,7 +47,7 @@ async def clustered() -> AsyncIterator[Cluster]:
     """Three masters that write nothing to their disks."""
     with scratch() as folder:
         options = ("--appendonly", "no")
-        async with redis_cluster.start(folder, CACHE, options=options, prefer="installed", say=print) as cluster:
+        async with redis_cluster.start(folder, CACHE, options=options, say=print) as cluster:
             yield cluster
 
 

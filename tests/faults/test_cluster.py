@@ -5,21 +5,28 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
 from redis.crc import key_slot
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from app.clients import open_redis
 from app.cluster.client import ClusterClient
 from app.settings import Settings
 from demo.servers import redis_cluster
+from demo.servers.process import NotReadyError, until
 from demo.servers.redis_cluster import Cluster
+from demo.servers.server import Server
 from loaders.view import ViewLoader
+from projectors.sweeping import pages
 from schema import layout
-from schema.loader import Read
+from schema.loader import Read, Rows
 from tests.conftest import CACHE
-from tests.faults.arranged import NAMES, Fields, Tables, World, user
+from tests.faults.arranged import CHECKPOINT_SECONDS, NAMES, Fields, Owner, Tables, World, user
+from tests.faults.memory import Rounds
+from tests.faults.test_lost_shards import USERS, finish, populated, shown_right_or_not_ready
 
 SHARDS = 32
 
@@ -27,7 +34,7 @@ SHARDS = 32
 @pytest.fixture(scope="module")
 async def cluster(servers_folder: Path) -> AsyncIterator[Cluster]:
     options = ("--appendonly", "no", "--save", "")
-    async with redis_cluster.start(servers_folder / "cluster", CACHE, options=options, prefer="installed", say=print) as started:
+    async with redis_cluster.start(servers_folder / "cluster", CACHE, options=options, say=print) as started:
         yield started
 
 
@@ -107,3 +114,117 @@ async def _read(reader: ViewLoader, stay: dict[str, Fields | None], moving: "asy
         reads += 1
         await asyncio.sleep(0)
     return reads
+
+
+async def test_a_master_back_empty_is_built_again_and_no_reader_sees_a_zero(client: ClusterClient, cluster: Cluster) -> None:
+    world = World(client, shards=SHARDS)
+    await world.open()
+    owner = await populated(world)
+    master = await _without_records(cluster)
+    lost = await _shards_of(cluster, master)
+    async with opened(cluster) as readers:
+        reader = ViewLoader(readers, world.definition)
+        assert await world.shown(reader) == world.counted()
+        await _restart(master)
+        await shown_right_or_not_ready(world, lost, reader)
+        Tables(world, random.Random(4), users=60).change()
+        await _heard(owner)
+        assert owner.projector.lost == len(lost)
+        await shown_right_or_not_ready(world, lost, reader)
+        await finish(await world.owner_of_the_lost())
+        assert await world.shown(reader) == world.counted()
+    await owner.level()
+    await world.exact()
+
+
+async def test_what_a_master_has_lost_is_told_as_of_no_moment_until_a_projector_has_met_it(client: ClusterClient, cluster: Cluster) -> None:
+    world = World(client, shards=SHARDS)
+    await world.open()
+    owner = await populated(world)
+    master = await _without_records(cluster)
+    lost = await _shards_of(cluster, master)
+    number = next(number for number in USERS if world.shard_of(number) in lost)
+    read = Read("id", str(number), ("name",))
+    async with Redis.from_url(master.address) as one, opened(cluster) as readers:
+        reader = ViewLoader(readers, world.definition)
+        await one.save()
+        world.put(user(number, f"user{number}", "acknowledged"))
+        await owner.level()
+        before = await reader.load([read])
+        assert before.rows == [[b'"acknowledged"']]
+        assert before.as_of_ms > 0
+        # what a replica had that was promoted before it had everything
+        await _restart(master, empty=False)
+        assert (await reader.load([read])) == Rows([[b"null"]], "view", "g1", 0)
+        assert (await ViewLoader(client, world.definition).load([read])).as_of_ms == 0
+        await _heard(owner)
+        await owner.level()
+        reader._watch_at = 0.0
+        after = await reader.load([read])
+        assert after.rows == before.rows
+        assert after.as_of_ms >= before.as_of_ms
+    await world.exact()
+
+
+async def test_a_walk_over_all_keys_meets_each_also_while_slots_move(client: ClusterClient, cluster: Cluster) -> None:
+    slots = {number: key_slot(f"{{{number}}}".encode()) for number in range(40)}
+    names = {f"walk:{{{number}}}:{place}" for number in slots for place in range(50)}
+    for name in names:
+        await client.set(name, "")
+    rng = random.Random(5)
+    for _ in range(5):
+        found: set[str] = set()
+        number = 0
+        async for page in pages(client, "walk:*"):
+            found |= set(page)
+            number += 1
+            # slots go from a master that is still to come to one that was left
+            if number < 20:
+                await cluster.move(slots[rng.randrange(len(slots))], cluster.masters[0])
+        assert found == names
+        for slot in slots.values():
+            await cluster.move(slot, cluster.masters[2])
+
+
+async def test_each_kind_of_url_wants_its_kind_of_redis(cluster: Cluster, redis_at: Server) -> None:
+    plain = cluster.masters[0].address
+    for url, told in ((plain, "write redis\\+cluster://"), (f"redis+cluster://{redis_at.address.split('/')[2]}", "write redis://")):
+        client = open_redis(Settings(), url)
+        with pytest.raises(RedisConnectionError, match=told):
+            await client.get("any")
+        await client.aclose()
+
+
+async def _without_records(cluster: Cluster) -> Server:
+    owner = (await cluster.owners())[key_slot(b"{user}")]
+    return next(master for master in cluster.masters if master is not owner)
+
+
+async def _shards_of(cluster: Cluster, master: Server) -> set[int]:
+    owners = await cluster.owners()
+    return {shard for shard, tag in enumerate(layout.tags(SHARDS)) if owners[key_slot(tag.encode())] is master}
+
+
+async def _restart(master: Server, *, empty: bool = True) -> None:
+    """With nothing but its slots, or with what was saved last."""
+    assert master.process
+    await master.process.kill()
+    if empty:
+        (Path(master.process.command.log).parent / "redis" / "dump.rdb").unlink(missing_ok=True)
+    await master.process.start()
+    async with Redis.from_url(master.address) as client:
+        await until(lambda: _serves(client), 20)
+
+
+async def _serves(client: Redis) -> None:
+    """Raises NotReadyError until the others let it answer for its slots again."""
+    told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py left it untyped
+    if told["cluster_state"] != "ok":
+        raise NotReadyError(told["cluster_state"])
+
+
+async def _heard(owner: Owner) -> None:
+    """The projector has met whoever has come, and read the watermarks again."""
+    owner.clock.seconds += CHECKPOINT_SECONDS
+    await owner.projector.run(Rounds(5))
+    await owner.level()
