@@ -1,12 +1,12 @@
 """A Redis Cluster of the redis-server of this machine, 7 or newer: masters alone, whose slots can be moved while they are used."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from redis.asyncio import Redis
@@ -20,6 +20,12 @@ NODE_TIMEOUT_MS = 2000
 OPTIONS = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(NODE_TIMEOUT_MS), "--cluster-require-full-coverage", "no")
 MIGRATE_MS = 5000
 START_SECONDS = 20
+
+
+class Step(Protocol):
+    """Moves so many keys of a slot, and says how many there were; then waits."""
+
+    def __call__(self, keys: int, pause_seconds: float = 0.0, /) -> Awaitable[int]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +49,32 @@ class Cluster:
 
         pause_seconds: after each time: then the slot is half here and half there.
         """
-        source = (await self.owners())[slot]
-        if source is to:
+        if (await self.owners())[slot] is to:
             return False
+        async with self.moving(slot, to) as step:
+            while await step(keys, pause_seconds):
+                pass
+        return True
+
+    @asynccontextmanager
+    async def moving(self, slot: int, to: Server) -> AsyncIterator[Step]:
+        """The slot is on its way until the block ends. Yields what moves its keys."""
+        source = (await self.owners())[slot]
         async with Redis.from_url(source.address) as old, Redis.from_url(to.address) as new:
             old_id, new_id = await _id(old), await _id(new)
             await _ask(new, "CLUSTER", "SETSLOT", slot, "IMPORTING", old_id)
             await _ask(old, "CLUSTER", "SETSLOT", slot, "MIGRATING", new_id)
-            while names := await _ask(old, "CLUSTER", "GETKEYSINSLOT", slot, keys):
-                await _ask(old, "MIGRATE", "127.0.0.1", port_of(to), "", 0, MIGRATE_MS, "KEYS", *names)
+
+            async def step(keys: int, pause_seconds: float = 0.0) -> int:
+                names = await _ask(old, "CLUSTER", "GETKEYSINSLOT", slot, keys)
+                if names:
+                    await _ask(old, "MIGRATE", "127.0.0.1", port_of(to), "", 0, MIGRATE_MS, "KEYS", *names)
                 await asyncio.sleep(pause_seconds)
+                return len(names)
+
+            yield step
+            while await step(50):
+                pass
             # the one that has it by now first: else it would be nobody's for a moment
             for client in (new, old):
                 await _ask(client, "CLUSTER", "SETSLOT", slot, "NODE", new_id)
@@ -60,7 +82,6 @@ class Cluster:
             if other not in (source, to):
                 async with Redis.from_url(other.address) as client:
                     await _ask(client, "CLUSTER", "SETSLOT", slot, "NODE", new_id)
-        return True
 
 
 @asynccontextmanager

@@ -20,9 +20,11 @@ from demo.servers.process import NotReadyError, until
 from demo.servers.redis_cluster import Cluster
 from demo.servers.server import Server
 from loaders.view import ViewLoader
+from projectors.apply import StoreUnavailable
 from projectors.sweeping import pages
 from schema import layout
 from schema.loader import Read, Rows
+from schema.positions import Partition
 from tests.conftest import CACHE
 from tests.faults.arranged import CHECKPOINT_SECONDS, NAMES, Fields, Owner, Tables, World, user
 from tests.faults.memory import Rounds
@@ -47,8 +49,8 @@ async def client(cluster: Cluster) -> AsyncIterator[ClusterClient]:
 
 
 @asynccontextmanager
-async def opened(cluster: Cluster) -> AsyncIterator[ClusterClient]:
-    client = open_redis(Settings(redis_url=cluster.server.address, redis_timeout_seconds=5), cluster.server.address)
+async def opened(cluster: Cluster, seconds: float = 5.0) -> AsyncIterator[ClusterClient]:
+    client = open_redis(Settings(redis_timeout_seconds=seconds), cluster.server.address)
     assert isinstance(client, ClusterClient)
     try:
         yield client
@@ -116,6 +118,38 @@ async def _read(reader: ViewLoader, stay: dict[str, Fields | None], moving: "asy
     return reads
 
 
+async def test_while_a_slot_is_half_here_and_half_there_each_command_finds_its_keys(client: ClusterClient, cluster: Cluster) -> None:
+    slot, both = key_slot(b"{half}"), ("{half}:1", "{half}:2")
+    for key in both:
+        await client.set(key, "here")
+    owner = (await cluster.owners())[slot]
+    to = next(master for master in cluster.masters if master is not owner)
+    async with opened(cluster, seconds=0.5) as hasty, cluster.moving(slot, to) as step:
+        assert await step(1) == 1
+        for key in both:
+            assert await hasty.get(key) == b"here"
+        pipeline = hasty.pipeline(transaction=False)
+        for text in ("first", "second"):
+            for key in both:
+                pipeline.set(key, text)
+        for key in both:
+            pipeline.get(key)
+        assert (await pipeline.execute())[-2:] == [b"second", b"second"]
+        with pytest.raises(RedisConnectionError, match=r"on their way for 0\.5 s"):
+            await hasty.eval("redis.call('SET', KEYS[1], 'lost'); redis.call('SET', KEYS[2], 'lost')", 2, *both)
+        waiting = asyncio.ensure_future(client.eval("return redis.call('MGET', KEYS[1], KEYS[2])", 2, *both))
+        for key in both:
+            transaction = hasty.pipeline(transaction=True)
+            transaction.append(key, "!")
+            transaction.get(key)
+            assert await transaction.execute() == [7, b"second!"]
+        assert not waiting.done()
+    assert await waiting == [b"second!", b"second!"]
+    assert hasty.redirected["TRYAGAIN"] > 0
+    assert hasty.redirected["ASK"] > 0
+    assert hasty.redirected["MOVED"] == 0
+
+
 async def test_a_master_back_empty_is_built_again_and_no_reader_sees_a_zero(client: ClusterClient, cluster: Cluster) -> None:
     world = World(client, shards=SHARDS)
     await world.open()
@@ -157,6 +191,8 @@ async def test_what_a_master_has_lost_is_told_as_of_no_moment_until_a_projector_
         await _restart(master, empty=False)
         assert (await reader.load([read])) == Rows([[b"null"]], "view", "g1", 0)
         assert (await ViewLoader(client, world.definition).load([read])).as_of_ms == 0
+        with pytest.raises(StoreUnavailable, match="may be lost"):
+            await owner.store.report({Partition("users", 0): 2 * before.as_of_ms})
         await _heard(owner)
         await owner.level()
         reader._watch_at = 0.0
