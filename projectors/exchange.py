@@ -84,6 +84,11 @@ async def masters_of(redis: Redis) -> Sequence[Redis]:
     return await redis.masters() if isinstance(redis, Cluster) else [redis]
 
 
+async def server_of(redis: Redis, key: str) -> Redis:
+    """A client of the server that holds this key."""
+    return await redis.master_of(key) if isinstance(redis, Cluster) else redis
+
+
 async def exchange(connection: AbstractConnection, packed: bytes, count: int) -> list[Any]:
     """So many replies to what was packed; what is refused is a ResponseError in its place."""
     await connection.send_packed_command(packed)
