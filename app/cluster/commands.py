@@ -14,9 +14,13 @@ EVERYWHERE: Mapping[str, Joined] = {
     "KEYS": lambda found: [key for keys in found for key in keys],
 }
 # of several keys, each on a slot of its own: what is asked of each, and how the answers are one
-SPLIT: Mapping[str, tuple[str, Joined]] = {"MGET": ("GET", list), "UNLINK": ("UNLINK", sum), "DEL": ("DEL", sum)}
+SPLIT: Mapping[str, tuple[str, Joined]] = {
+    "MGET": ("GET", list),
+    "UNLINK": ("UNLINK", sum),
+    "DEL": ("DEL", sum),
+}
 # of one server; a cluster has several
-OF_ONE = {"INFO", "CONFIG GET", "CONFIG SET", "TIME", "LASTSAVE", "BGSAVE", "WAIT"}
+OF_ONE = {"BGSAVE", "CONFIG GET", "CONFIG SET", "INFO", "TIME", "WAIT"}
 
 
 def key_of(args: Sequence[Any]) -> bytes | str:
@@ -24,7 +28,7 @@ def key_of(args: Sequence[Any]) -> bytes | str:
     name = str(args[0]).upper()
     if name in OF_ONE:
         raise TypeError(f"{name} is for one server, and a Redis Cluster has several: ask one of its masters")
-    place = 3 if name in {"EVAL", "EVALSHA"} else 2 if name == "OBJECT" else 1
+    place = 3 if name.startswith("EVAL") else 2 if name == "OBJECT" else 1
     if len(args) <= place:
         raise TypeError(f"{name} names no key, so nothing says which master of the Redis Cluster to ask")
     key: bytes | str = args[place]
