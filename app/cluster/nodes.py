@@ -20,6 +20,8 @@ from app.pool import Pool
 
 # how often the cluster is asked again while nodes say that slots have moved
 ASK_SECONDS = 1.0
+# and while one of them cannot be reached
+DOUBT_SECONDS = 0.1
 NO_CLUSTER = "it is no node of a Redis Cluster: write redis:// in place of redis+cluster://, or rediss:// of rediss+cluster://"
 
 
@@ -39,7 +41,8 @@ class Nodes:
         self._pools: dict[Address, Pool] = {}
         self._owners: dict[int, Address] = {}
         self._masters: set[Address] = set()
-        self._ask_at = 0.0
+        self._silent: set[Address] = set()
+        self._ask_at, self._asked_at = 0.0, -math.inf
         self._asking: asyncio.Task[None] | None = None
 
     @property
@@ -71,28 +74,27 @@ class Nodes:
         self._ask_at = min(self._ask_at, time.monotonic() + ASK_SECONDS)
 
     def doubt(self) -> None:
-        """Ask the cluster before the next command who has what."""
-        self._ask_at = 0.0
+        """Ask the cluster soon who has what."""
+        self._ask_at = min(self._ask_at, self._asked_at + DOUBT_SECONDS)
 
     async def known(self) -> None:
-        """Return when it is known who has what. Raises RedisConnectionError, RedisTimeoutError."""
-        while time.monotonic() >= self._ask_at:
-            if self._asking is None:
-                self._asking = asyncio.create_task(self._ask())
-                self._asking.add_done_callback(self._asked)
-            # several wait for it, and one that is cancelled takes it from none
-            await asyncio.shield(self._asking)
+        """Return when it is known who has what, or had a moment ago: what is in doubt is asked beside, for one master may be away for long.
+
+        Raises RedisConnectionError, RedisTimeoutError.
+        """
+        if time.monotonic() >= self._ask_at:
+            asking = self._begin()
+            if not self._owners:
+                await asyncio.shield(asking)
 
     async def masters(self) -> list[Redis]:
         """A client of each, in the order of their addresses. Raises RedisConnectionError, RedisTimeoutError."""
-        self.doubt()
-        await self.known()
+        await asyncio.shield(self._begin())
         return [Redis(connection_pool=self._pool(address)) for address in sorted(self._masters)]
 
     async def master_of(self, slot: int) -> Redis:
         """Raises RedisConnectionError, RedisTimeoutError."""
-        self.doubt()
-        await self.known()
+        await asyncio.shield(self._begin())
         return Redis(connection_pool=self._pool(self.owner(slot)))
 
     @asynccontextmanager
@@ -135,14 +137,23 @@ class Nodes:
             self._pools[address] = Pool(in_cluster=True, host=address[0], port=address[1], **self.connection_kwargs)
         return self._pools[address]
 
+    def _begin(self) -> "asyncio.Task[None]":
+        """Several wait for one, and who is cancelled takes it from none: shield it."""
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+            self._asking.add_done_callback(self._ended)
+        return self._asking
+
     async def _ask(self) -> None:
-        """Of all nodes that are known, the first that answers."""
+        """Of all nodes that are known, the first that answers; those that did not the last time come last."""
         last: RedisError | None = None
-        for address in dict.fromkeys([*self._masters, *self._seeds]):
+        for address in sorted({*self._masters, *self._seeds}, key=lambda address: (address in self._silent, address)):
+            self._asked_at = time.monotonic()
             try:
                 told = await ask(Redis(connection_pool=self._pool(address)), "CLUSTER SLOTS")
             except (RedisConnectionError, RedisTimeoutError) as away:
                 last = away
+                self._silent.add(address)
                 continue
             except ResponseError as refused:
                 if "cluster support disabled" in str(refused):
@@ -156,10 +167,11 @@ class Nodes:
                 for slot in range(first, last + 1)
             }
             self._masters, self._ask_at = set(self._owners.values()), math.inf
+            self._silent.discard(address)
             return
         raise last or RedisConnectionError("the Redis Cluster has no node")
 
-    def _asked(self, ended: "asyncio.Task[None]") -> None:
+    def _ended(self, ended: "asyncio.Task[None]") -> None:
         self._asking = None
         # seen, even if everybody who waited was cancelled
         _ = ended.cancelled() or ended.exception()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from loaders.view import ViewLoader
 from projectors.apply import StoreUnavailable
 from projectors.sweeping import pages
 from schema import layout
-from schema.loader import Read, Rows
+from schema.loader import Read, Rows, ViewUnavailable
 from schema.positions import Partition
 from tests.conftest import CACHE
 from tests.faults.arranged import CHECKPOINT_SECONDS, NAMES, Fields, Owner, Tables, World, user
@@ -171,6 +172,36 @@ async def test_a_master_back_empty_is_built_again_and_no_reader_sees_a_zero(clie
     await world.exact()
 
 
+async def test_a_master_that_hangs_holds_up_no_reader_of_the_others(client: ClusterClient, cluster: Cluster) -> None:
+    world = World(client, shards=SHARDS)
+    await world.open()
+    await populated(world)
+    # the one that a client asks first who has what
+    master, other, _ = sorted(cluster.masters, key=redis_cluster.port_of)
+    await cluster.move(key_slot(b"{user}"), other)
+    hanging = await _shards_of(cluster, master)
+    there = [Read("id", str(number), ("name",)) for number in USERS if world.shard_of(number) in hanging]
+    elsewhere = [Read("id", str(number), ("name",)) for number in USERS if world.shard_of(number) not in hanging]
+    assert master.process
+    async with opened(cluster, seconds=0.5) as readers:
+        reader = ViewLoader(readers, world.definition)
+        await reader.load([*there, *elsewhere])
+        master.process.pause()
+        try:
+            for _ in range(3):
+                # as many who wait for it as there are connections
+                waiting = [asyncio.create_task(reader.load([read])) for read in there for _ in range(3)]
+                began = time.monotonic()
+                for read in elsewhere:
+                    assert (await reader.load([read])).rows == [[b"null"]]
+                assert time.monotonic() - began < 0.4
+                assert {type(told) for told in await asyncio.gather(*waiting, return_exceptions=True)} == {ViewUnavailable}
+        finally:
+            master.process.resume()
+        await until(lambda: _serves(master), 20)
+        assert (await reader.load(there)).rows == [[b"null"]] * len(there)
+
+
 async def test_what_a_master_has_lost_is_told_as_of_no_moment_until_a_projector_has_met_it(client: ClusterClient, cluster: Cluster) -> None:
     world = World(client, shards=SHARDS)
     await world.open()
@@ -248,13 +279,13 @@ async def _restart(master: Server, *, empty: bool = True) -> None:
     if empty:
         (Path(master.process.command.log).parent / "redis" / "dump.rdb").unlink(missing_ok=True)
     await master.process.start()
-    async with Redis.from_url(master.address) as client:
-        await until(lambda: _serves(client), 20)
+    await until(lambda: _serves(master), 20)
 
 
-async def _serves(client: Redis) -> None:
+async def _serves(master: Server) -> None:
     """Raises NotReadyError until the others let it answer for its slots again."""
-    told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py left it untyped
+    async with Redis.from_url(master.address) as client:
+        told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py left it untyped
     if told["cluster_state"] != "ok":
         raise NotReadyError(told["cluster_state"])
 
