@@ -97,7 +97,9 @@ class ClusterClient(Redis):
 
     async def run_as_one(self, commands: Sequence[Args]) -> list[Any]:
         """The same in one transaction. All of them name keys of one slot."""
-        (slot,) = {self._slot(args) for args in commands}
+        slot, *others = {self._slot(args) for args in commands}
+        if others:
+            raise TypeError("a transaction in a Redis Cluster is of one slot: its keys must have one hash tag")
         packed = b"".join(map(_packed, (("MULTI",), *commands, ("EXEC",))))
         (told,) = await self._carry_out([Unit(slot, packed, len(commands) + 2)], _nothing)
         done = told[-1]
