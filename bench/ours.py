@@ -1,4 +1,4 @@
-"""This house's contender: the production loop with the real view definition, opened as app/worker.py opens it, checkpoints on."""
+"""This house's contender: the production loop with the real view definition, opened as `viewgate project` opens it, checkpoints on."""
 
 import asyncio
 from functools import partial
@@ -7,6 +7,7 @@ import uvloop
 from redis.asyncio import Redis
 
 from app.clients import open_redis
+from app.feeds import collect_less
 from app.settings import Settings
 from bench.contender import Task, open_consumer
 from bench.events import Counts
@@ -102,6 +103,7 @@ async def _project(task: Task) -> Run:
 
 async def keep(task: Task, log: KafkaLog, observer: Observer, stop: asyncio.Event) -> None:
     """Open a generation, or the one that another process has opened, and keep it until told to stop."""
+    collect_less()
     definition = read_definition(UserView, task.topic_prefix)
     settings = Settings(kafka_bootstrap=task.kafka, redis_url=task.redis)
     redis = open_redis(settings, settings.redis_url)
