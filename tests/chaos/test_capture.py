@@ -78,7 +78,7 @@ async def test_f15_snapshot_again_in_mid_topic(captured_scene: OpenCapturedScene
         async with asyncio.timeout(180):
             refused = await rebuild.wait()
         last = scene.said.read_text().splitlines()[-1]
-        scene.proves(f"the projector stopped at a row of the snapshot; `--from snapshot` {'was refused: ' + last if refused else 'built it'}")
+        scene.proves(f"the projector stopped at the snapshot; `--from snapshot` {f'was refused: {last}' if refused else 'built it'}")
         if refused:
             assert "cannot be built" in last, last
             await _rebuilt(scene)
