@@ -98,6 +98,14 @@ async def start(folder: Path, cache: Path, masters: int = 3, *, options: Sequenc
         yield Cluster(nodes, Server("redis", nodes[0].kind, f"{masters} masters of {nodes[0].what}", address, None))
 
 
+async def serves(master: Server) -> None:
+    """Raises NotReadyError until it answers for its slots, which one that was restarted does after two seconds."""
+    async with Redis.from_url(master.address) as client:
+        told = await _ask(client, "CLUSTER INFO")
+    if told["cluster_state"] != "ok":
+        raise NotReadyError(f"{master.address}: {told['cluster_state']}")
+
+
 def port_of(master: Server) -> int:
     return int(urlsplit(master.address).port or 0)
 

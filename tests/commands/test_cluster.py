@@ -11,16 +11,17 @@ import pytest
 from redis.crc import key_slot
 
 from demo.servers import redis_cluster
-from demo.servers.process import until
+from demo.servers.process import NotReadyError, until
 from demo.servers.redis_cluster import Cluster
 from demo.servers.server import Server
 from schema import layout
+from schema.loader import Read
 from tests.commands.running import run
 from tests.commands.test_generations import reading, told
 from tests.conftest import CACHE
 from tests.faults.test_copy_processes import live
 from tests.faults.traffic import Traffic
-from tests.road import client_of, open_road, variables
+from tests.road import Road, client_of, open_road, variables
 
 
 @pytest.fixture
@@ -94,5 +95,22 @@ async def test_a_cluster_is_copied_into_another_while_slots_of_both_move(
             await until(lambda: live(copy), 60)
         await road.sunk()
         assert await road.agree() == await copy.agree()
+        await until(lambda: _told_as_of(copy), 20)
+        restarted = second.masters[0]
+        assert restarted.process
+        await restarted.process.restart()
+        await until(lambda: redis_cluster.serves(restarted), 20)
+        traffic.publish(300)
+        await road.sunk()
+        assert await road.agree() == await copy.agree()
+        # the process has met the one that was restarted, and says so
+        await until(lambda: _told_as_of(copy), 20)
         assert "Traceback" not in said.read_text()
         await copy.redis.aclose()
+
+
+async def _told_as_of(road: Road) -> None:
+    """Raises NotReadyError until answers tell what they are as of."""
+    rows = await road.view.load([Read("id", str(number), ("username",)) for number in range(100)])
+    if not rows.as_of_ms:
+        raise NotReadyError("as of no moment")

@@ -6,7 +6,6 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -17,7 +16,7 @@ from app.clients import open_redis
 from app.cluster.client import ClusterClient
 from app.settings import Settings
 from demo.servers import redis_cluster
-from demo.servers.process import NotReadyError, until
+from demo.servers.process import until
 from demo.servers.redis_cluster import Cluster
 from demo.servers.server import Server
 from loaders.view import ViewLoader
@@ -198,7 +197,7 @@ async def test_a_master_that_hangs_holds_up_no_reader_of_the_others(client: Clus
                 assert {type(told) for told in await asyncio.gather(*waiting, return_exceptions=True)} == {ViewUnavailable}
         finally:
             master.process.resume()
-        await until(lambda: _serves(master), 20)
+        await until(lambda: redis_cluster.serves(master), 20)
         assert (await reader.load(there)).rows == [[b"null"]] * len(there)
 
 
@@ -279,15 +278,7 @@ async def _restart(master: Server, *, empty: bool = True) -> None:
     if empty:
         (Path(master.process.command.log).parent / "redis" / "dump.rdb").unlink(missing_ok=True)
     await master.process.start()
-    await until(lambda: _serves(master), 20)
-
-
-async def _serves(master: Server) -> None:
-    """Raises NotReadyError until the others let it answer for its slots again."""
-    async with Redis.from_url(master.address) as client:
-        told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py left it untyped
-    if told["cluster_state"] != "ok":
-        raise NotReadyError(told["cluster_state"])
+    await until(lambda: redis_cluster.serves(master), 20)
 
 
 async def _heard(owner: Owner) -> None:
