@@ -2,14 +2,17 @@
 
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from redis.exceptions import ResponseError
 
+from demo.publish import Publisher
 from demo.servers import kafka, postgres
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
@@ -20,6 +23,17 @@ from tests.chaos.scene import Scene
 from tests.conftest import CACHE
 
 MB = 1024 * 1024
+
+
+class Persistent(Publisher):
+    """Sends again what is refused: a broker whose disk is full answers with errors that a producer takes for final."""
+
+    def _delivered(self, error: Any, record: Any, arrived: Callable[[], None] = lambda: None) -> None:
+        if error is None:
+            arrived()
+        else:
+            delivered = partial(self._delivered, arrived=arrived)
+            self._producer.produce(record.topic(), record.value(), record.key(), headers=record.headers() or [], on_delivery=delivered)
 
 
 async def test_f20_disk_full_of_redis(scene_with: OpenScene) -> None:
@@ -43,6 +57,9 @@ async def test_f20_disk_full_of_kafka(scene_with: OpenScene) -> None:
     and it is started again."""
     with scratch() as folder, _small_disk(folder / "kafka", 256) as disk:
         async with kafka.start(folder, CACHE, prefer="installed", say=print) as broker, scene_with(kafka_at=broker) as scene:
+            # all at once, so that no change overtakes another
+            scene.writer.publisher.flush()
+            scene.writer.publisher = Persistent(broker.address, scene.road.settings.topic_prefix)
             process = broker.process
             assert process
             await scene.goes_on(1)

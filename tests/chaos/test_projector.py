@@ -96,14 +96,14 @@ async def test_f3_rebalance_storm(scene_with: OpenScene) -> None:
 
 
 async def test_f21_slow_projector(scene_with: OpenScene) -> None:
-    """The projector gets a tenth of a processor at most (SIGSTOP and SIGCONT in turn, ten times a second) while 100,000 changes come at
+    """The projector gets a twentieth of a processor at most (SIGSTOP and SIGCONT in turn, twice a second) while 200,000 changes come at
     once: its memory must not grow with the backlog, and its group must not give it up. Then it is let go, and catches up."""
     async with scene_with() as scene:
         (projector,) = scene.projectors
         before, shared_out = resident(projector.pid), generation(scene.said)
         async with throttled(projector.pid) as held:
-            for _ in range(50):
-                scene.writer.publish(2000)
+            for _ in range(1000):
+                scene.writer.publish(200)
                 await asyncio.sleep(0)
             await scene.writer.flush()
             await scene.goes_on(THROTTLED_SECONDS)
@@ -129,15 +129,15 @@ async def unapplied(scene: Scene) -> int:
 
 @asynccontextmanager
 async def throttled(pid: int) -> AsyncIterator[list[int]]:
-    """The process runs for a tenth of the time, until the block ends. Its memory, in MiB, as it was seen meanwhile."""
+    """The process runs for a twentieth of the time, until the block ends. Its memory, in MiB, as it was seen meanwhile."""
     held: list[int] = []
 
     async def hold() -> None:
         while True:
             os.kill(pid, signal.SIGSTOP)
-            await asyncio.sleep(0.09)
+            await asyncio.sleep(0.48)
             os.kill(pid, signal.SIGCONT)
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
             held.append(resident(pid))
 
     holding = asyncio.create_task(hold())
