@@ -18,16 +18,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from redis.asyncio import Redis
 
 from bench.bytewax import Bytewax
 from bench.contender import Contender, Task
 from bench.events import Counts, Distribution, counts, records
 from bench.kafka_streams import KafkaStreams
-from bench.ours import Ours
+from bench.ours import Ours, Profiled
 from bench.pair import Pair
 from bench.plain import Plain
 from bench.quix import Quix
-from bench.stopwatch import Run
 from bench.table import Result, print_results, write_json
 from demo.publish import Publisher
 from demo.servers import kafka
@@ -59,12 +59,15 @@ def main(
     quick: Annotated[bool, typer.Option(help="50,000 events and one round: a look, not a judgement.")] = False,
     rounds: Annotated[int, typer.Option(help="How often each contender runs; the median counts.")] = 3,
     json: Annotated[Path | None, typer.Option(help="Where to write every run's figures.")] = None,
+    profile: Annotated[Path | None, typer.Option(help="Where cProfile tells of viewgate's last run, which it makes slower.")] = None,
     contender: Annotated[list[str] | None, typer.Option(help=f"Only this one; again for more. Of {', '.join(CONTENDERS)}.")] = None,
 ) -> None:
     """Measure the projector against the plain way and its peers."""
     chosen = contender or list(CONTENDERS)
     if unknown := sorted(set(chosen) - CONTENDERS.keys()):
         raise typer.BadParameter(f"no contender is named {', '.join(unknown)}: there are {', '.join(CONTENDERS)}")
+    if profile:
+        CONTENDERS["viewgate"] = Profiled(profile.resolve())
     events, rounds = (50_000, 1) if quick else (1_000_000, rounds)
     results, servers, missing = asyncio.run(_measure(chosen, events, rounds))
     if results:
@@ -94,11 +97,11 @@ async def _measure(names: Sequence[str], events: int, rounds: int) -> tuple[list
                 for distribution in DISTRIBUTIONS:
                     for name in chosen:
                         home = folder / f"{distribution}-{name}-{number}"
-                        run, redis = await _run(name, broker.address, home, events, distribution, expected[distribution])
+                        result, redis = await _run(name, broker.address, home, events, distribution, expected[distribution])
                         whats[redis] = None
                         shutil.rmtree(home)
-                        results.append(Result(name, distribution, run))
-                        print(f"round {number + 1}: {name}, {distribution}: {events / run.seconds:,.0f} events/s")
+                        results.append(result)
+                        print(f"round {number + 1}: {name}, {distribution}: {events / result.run.seconds:,.0f} events/s")
     return results, list(whats), missing
 
 
@@ -122,12 +125,14 @@ async def _publish(bootstrap: str, events: int, distribution: Distribution) -> N
     publisher.flush()
 
 
-async def _run(name: str, bootstrap: str, home: Path, events: int, distribution: Distribution, expected: Counts) -> tuple[Run, str]:
+async def _run(name: str, bootstrap: str, home: Path, events: int, distribution: Distribution, expected: Counts) -> tuple[Result, str]:
     """One contender into a Redis of its own, its answers proven. Raises CountsDiffer."""
     async with redis_server.start(home, CACHE, prefer="installed", say=lambda _: None) as redis:
         task = Task(bootstrap, redis.address, f"{distribution}.", home.name, events, home)
+        before = await _cpu_seconds(redis.address)
         with ProcessPoolExecutor(1, get_context("spawn")) as process:
             run = await asyncio.get_running_loop().run_in_executor(process, CONTENDERS[name].measure, task)
+        cost = await _cpu_seconds(redis.address) - before
         stored = await CONTENDERS[name].stored(task)
         if stored != expected:
             wrong = [user for user in stored.keys() | expected.keys() if stored.get(user) != expected.get(user)]
@@ -135,7 +140,13 @@ async def _run(name: str, bootstrap: str, home: Path, events: int, distribution:
                 f"{name}, {distribution}: {len(wrong)} users differ; user {wrong[0]} has {stored.get(wrong[0])} "
                 f"and should have {expected.get(wrong[0])} (following, followers)"
             )
-        return run, redis.what
+        return Result(name, distribution, run, cost), redis.what
+
+
+async def _cpu_seconds(redis_url: str) -> float:
+    async with Redis.from_url(redis_url) as redis:
+        used = await redis.info("cpu")
+        return float(used["used_cpu_user"] + used["used_cpu_sys"])
 
 
 if __name__ == "__main__":

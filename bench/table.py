@@ -24,11 +24,12 @@ CAVEATS = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One run of one contender."""
+    """One run of one contender, and what it cost Redis."""
 
     contender: str
     distribution: str
     run: Run
+    redis_cpu_seconds: float = 0.0
 
 
 def print_results(results: list[Result], promises: Mapping[str, str], events: int, servers: Sequence[str]) -> None:
@@ -39,7 +40,7 @@ def print_results(results: list[Result], promises: Mapping[str, str], events: in
     table = Table(title=title, title_justify="left")
     for heading in ("distribution", "contender"):
         table.add_column(heading)
-    for heading in ("events/s (median)", "min to max", "viewgate to it", "µs of its CPU per event", "fetches", "peak MB"):
+    for heading in ("events/s (median)", "min to max", "viewgate to it", "µs of its CPU per event", "of Redis's", "fetches", "peak MB"):
         table.add_column(heading, justify="right")
     # as they ran: by distribution, then by contender
     for contender, distribution in dict.fromkeys((result.contender, result.distribution) for result in results):
@@ -68,11 +69,16 @@ def _figures(results: list[Result], contender: str, distribution: str, events: i
     told = [run.fetches for run in runs if run.fetches is not None]
     fetches, peak = f"{statistics.median(told):.0f}" if told else "", max(run.peak_mb for run in runs)
     spread = f"{min(rates):,.0f} to {max(rates):,.0f}"
-    return [f"{median:,.0f}", spread, ratio, f"{cpu:.1f}", fetches, f"{peak}"]
+    redis = statistics.median(result.redis_cpu_seconds for result in _of(results, contender, distribution)) / events * 1e6
+    return [f"{median:,.0f}", spread, ratio, f"{cpu:.1f}", f"{redis:.1f}", fetches, f"{peak}"]
 
 
 def _runs(results: list[Result], contender: str, distribution: str) -> list[Run]:
-    return [result.run for result in results if (result.contender, result.distribution) == (contender, distribution)]
+    return [result.run for result in _of(results, contender, distribution)]
+
+
+def _of(results: list[Result], contender: str, distribution: str) -> list[Result]:
+    return [result for result in results if (result.contender, result.distribution) == (contender, distribution)]
 
 
 def _first(results: list[Result]) -> tuple[str, str]:
