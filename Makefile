@@ -47,7 +47,7 @@ torture: system-packages .venv/ready ## 300,000 changes by every way of publishi
 simulate: .venv/ready ## histories of faults in memory: SEED= repeats a run, N= says how many
 	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(N),--histories $(N))
 
-bench: .venv/ready ## the projector against a plain pipelined HINCRBY
+bench: .venv/ready ## the projector against a plain pipelined HINCRBY, Kafka Streams, Bytewax and Quix Streams
 	@.venv/bin/python -m bench.projector
 
 docs: .venv/ready ## write anew what is made from the code: schema.graphql, docs/settings.md, docs/commands.md
@@ -60,6 +60,7 @@ lock: .venv/ready ## pin the dependencies of pyproject.toml in requirements/
 	@.venv/bin/uv --version >/dev/null 2>&1 || .venv/bin/python -m pip install -q uv
 	@$(COMPILE) pyproject.toml -o requirements/run.txt
 	@$(COMPILE) pyproject.toml --extra dev -o requirements/dev.txt
+	@$(COMPILE) pyproject.toml --extra bench -o requirements/bench.txt
 
 # a data folder that PostgreSQL's user could not reach is a link to one outside
 clean: ## remove .venv, .cache with what demos stored, and what tools left behind

@@ -1,18 +1,19 @@
 """Opens the clients of Redis and PostgreSQL. None of them connects before it is used, so that the gateway starts without its servers."""
 
-import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import ResponseError
 
+from app.cluster.client import ClusterClient
+from app.cluster.nodes import Nodes
+from app.cluster.url import names_cluster, parse_cluster_url
+from app.pool import Pool
 from app.settings import Settings
 
 
@@ -23,28 +24,6 @@ class Clients:
     redis: Redis
     cache: Redis
     postgres: asyncpg.Pool
-
-
-class Pool(BlockingConnectionPool):
-    """met: how often a connection met another server than the one before, by its run id.
-
-    It was restarted then, or is a replica that was promoted: what Redis had acknowledged may be lost.
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(redis_connect_func=self._meet, **options)
-        self.met = 0
-        self._run_id: bytes | None = None
-
-    async def _meet(self, connection: AbstractConnection) -> None:
-        await connection.on_connect()
-        await connection.send_command("INFO", "server")
-        try:
-            found = re.search(rb"run_id:(\w+)", await connection.read_response(disable_decoding=True))
-        except ResponseError:
-            found = None
-        if found is None or found[1] != self._run_id:
-            self.met, self._run_id = self.met + 1, found[1] if found else None
 
 
 @asynccontextmanager
@@ -69,15 +48,17 @@ def open_redis(settings: Settings, url: str) -> Redis:
     make an outage last seconds for each request before its fallback is asked.
     """
     seconds = settings.redis_timeout_seconds
-    pool = Pool.from_url(
-        url,
-        max_connections=settings.redis_connections,
-        timeout=seconds,
-        socket_timeout=seconds,
-        socket_connect_timeout=seconds,
-        retry=Retry(NoBackoff(), 0),
-    )
-    return Redis.from_pool(pool)
+    options: dict[str, Any] = {
+        "max_connections": settings.redis_connections,
+        "timeout": seconds,
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if names_cluster(url):
+        seeds, given = parse_cluster_url(url)
+        return ClusterClient(Nodes(seeds, options | given), seconds)
+    return Redis.from_pool(Pool.from_url(url, **options))
 
 
 def open_postgres(settings: Settings) -> asyncpg.Pool:

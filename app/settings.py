@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
+from app.cluster.url import names_cluster, parse_cluster_url
 from schema.loader import Mode
 
 PREFIX = "VIEWGATE_"
@@ -31,7 +32,10 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, env_file=FILE, env_ignore_empty=True, frozen=True, extra="ignore")
 
     view: str = Field(default="schema.user:UserView", description="The view definition, as module:class; also from the current folder.")
-    redis_url: str = Field(default="redis://127.0.0.1:6379/0", description="The Redis of the view: redis://, rediss:// or unix://.")
+    redis_url: str = Field(
+        default="redis://127.0.0.1:6379/0",
+        description="The Redis of the view: redis://, rediss:// or unix://; a Redis Cluster: redis+cluster:// or rediss+cluster://.",
+    )
     redis_connections: int = Field(default=32, ge=1, description="Most connections to each Redis that a process opens.")
     redis_timeout_seconds: float = Field(
         default=1.0, gt=0, description="How long to wait for Redis: to connect, to answer, to have a free connection."
@@ -76,7 +80,9 @@ class Settings(BaseSettings):
     @field_validator("redis_url", "cache_redis_url")
     @classmethod
     def _redis(cls, url: str | None) -> str | None:
-        if url is not None:
+        if url is not None and names_cluster(url):
+            parse_cluster_url(url)
+        elif url is not None:
             parse_url(url)
         return url
 

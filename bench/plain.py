@@ -4,9 +4,11 @@ what is delivered twice."""
 import uvloop
 from redis.asyncio import Redis
 
-from bench.contender import Run, Stopwatch, Task, open_consumer
+from bench.contender import Task, open_consumer
 from bench.events import Counts
+from bench.stopwatch import Run, Stopwatch
 from bench.stored import stored_counts
+from demo.servers.server import Say
 from projectors.log import WAIT_MS
 from projectors.records.envelope import decoder
 from schema.user import Follows
@@ -15,11 +17,16 @@ from schema.user import Follows
 class Plain:
     """Fetch, pipeline, commit."""
 
+    promise = "at least once: what is delivered twice counts twice; in Redis. Its keys are shorter, and it reads one topic, not four"
+
+    async def prepare(self, say: Say) -> None:
+        """It is here."""
+
     def measure(self, task: Task) -> Run:
         return uvloop.run(_project(task))
 
-    async def stored(self, redis_url: str) -> Counts:
-        return await stored_counts(redis_url, "user:*", ("followingCount", "followerCount"), lambda key: key.removeprefix("user:"))
+    async def stored(self, task: Task) -> Counts:
+        return await stored_counts(task.redis, "user:*", ("followingCount", "followerCount"), lambda key: key.removeprefix("user:"))
 
 
 async def _project(task: Task) -> Run:

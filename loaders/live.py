@@ -7,6 +7,7 @@ from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.loader import FieldMissing, ViewNotReady
+from schema.progress import Progress
 
 
 @dataclass(slots=True)
@@ -14,7 +15,7 @@ class Live:
     """key: of its record. builds: of each shard. marker: the code of a field that every row with a profile has.
 
     readable: states of a shard in which what is not there is unknown. as_of_ms: by the progress as last read; 0: it tells nothing.
-    met: which server the progress was read from, as app/clients.py counts them.
+    met: which server the progress was read from, as app/pool.py counts them. masters: those that all who wrote it knew, see Progress.
     """
 
     record: Generation
@@ -25,6 +26,7 @@ class Live:
     readable: tuple[bytes, ...]
     as_of_ms: int = 0
     met: int = 0
+    masters: frozenset[bytes] | None = None
 
     @classmethod
     def of(cls, definition: Definition, record: Generation, readable: tuple[bytes, ...]) -> "Live":
@@ -59,4 +61,11 @@ class Live:
     def progress(self, times: Mapping[bytes, bytes], met: int) -> None:
         """By partition, up to when the generation has it: the answer is as old as the oldest. One that tells nothing yet may be older."""
         told = self.record.copied or all(partition.encode() in times for partition in self.record.start)
-        self.as_of_ms, self.met = min(map(int, times.values()), default=0) if told else 0, met
+        found = [Progress.decode(stored) for stored in times.values()]
+        self.as_of_ms, self.met = min((one.ms for one in found), default=0) if told else 0, met
+        known = [one.masters for one in found if one.masters is not None]
+        self.masters = frozenset.intersection(*known) if known else None
+
+    def as_of(self, run_ids: frozenset[bytes] | None) -> int:
+        """What rows of these masters are as of (Unix ms), 0 where nobody can tell: one of them may have lost what another one says."""
+        return self.as_of_ms if run_ids is None or Progress(self.as_of_ms, self.masters).knows(run_ids) else 0

@@ -12,7 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from loaders.after import Behind, Command, Guard, Polls
 from loaders.live import Live
-from schema import layout
+from schema import layout, servers
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.loader import BadAfter, FieldMissing, Read, Row, Rows, ViewNotReady, ViewUnavailable
@@ -81,11 +81,11 @@ class ViewLoader:
         rows = await self._run(live, steps, guard)
         if rows is None:
             return await self._load(await self._open(), reads, after)
-        if live.met != self._servers():
+        if live.met != servers.met(self._redis):
             # another may have lost what the progress, read from the one before, says that it has
             self._watch_at = 0.0
             return await self._load(live, reads, after)
-        return Rows(rows, "view", live.record.name, live.as_of_ms)
+        return Rows(rows, "view", live.record.name, live.as_of(servers.run_ids(self._redis)))
 
     async def _run(self, live: Live, steps: list[Step], guard: Guard | None) -> list[Row | None] | None:
         """Run all steps abreast, a pipeline per round. None: another generation is live by now. Raises Behind."""
@@ -94,12 +94,12 @@ class ViewLoader:
         # ahead of the rows on their connection: what the progress covers, the rows show
         head = watch = self._watch(live)
         shards: Sequence[int] = ()
-        met = self._servers()
+        met = servers.met(self._redis)
         while waiting:
             if guard:
                 shards = sorted({shard for _, _, (shard, _) in waiting})
                 head = [*watch, *map(guard.command, shards)]
-            replies = await self._pipeline([*head, *(command for _, _, (_, command) in waiting)])
+            replies = await self._asked(watch, [*head[len(watch) :], *(command for _, _, (_, command) in waiting)])
             if watch:
                 live.progress(replies[1], met)
                 if self._generation is None and not live.is_named(replies[0]):
@@ -110,9 +110,11 @@ class ViewLoader:
             head = watch = []
         return rows
 
-    def _servers(self) -> int:
-        """How often the client has met another Redis (app/clients.py)."""
-        return int(getattr(self._redis.connection_pool, "met", 0))
+    async def _asked(self, watch: Sequence[Command], commands: Sequence[Command]) -> list[Any]:
+        """The replies to both, those to `watch` from before the others: in a Redis Cluster, that is not so in one pipeline."""
+        if watch and servers.run_ids(self._redis) is not None:
+            return [*await self._pipeline(watch), *await self._pipeline(commands)]
+        return await self._pipeline([*watch, *commands])
 
     async def _caught_up(self, live: Live, behind: Behind, after: Sequence[Token], deadline: float) -> Live:
         """What to read next: once these shards have the writes, or are no longer what they were. Raises NotYet."""
@@ -167,7 +169,7 @@ class ViewLoader:
             raise ViewNotReady(f"The record of generation {name} of the {view} view is gone.")
         readable = (layout.LIVE, layout.BUILDING) if self._generation else (layout.LIVE,)
         live = Live.of(self._definition, Generation.decode(stored), readable)
-        met = self._servers()
+        met = servers.met(self._redis)
         (times,) = await self._pipeline([("HGETALL", live.layout.progress)])
         live.progress(times, met)
         self._live, self._watch_at = live, time.monotonic() + WATCH_SECONDS

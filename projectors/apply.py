@@ -1,20 +1,19 @@
 """Calls into Redis, exactly once: sends apply.lua and says what its answer means. Knows no Kafka."""
 
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeVar
 
 import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ClusterDownError, NoScriptError, OutOfMemoryError, ReadOnlyError, ResponseError, TryAgainError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from projectors.calls import Advance, Call
-from schema import layout
+from projectors.exchange import Packed, exchange_of, masters_of
+from schema import layout, progress, servers
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
@@ -126,6 +125,7 @@ class RedisStore:
         self._redis = redis
         self._layout = keys
         self._marker = marker
+        self._exchange = exchange_of(redis)
         self._digest = b""
         self._met: int | None = None
 
@@ -137,12 +137,12 @@ class RedisStore:
 
     async def headers(self) -> Sequence[Header]:
         while True:
-            met = self._servers()
+            met = servers.met(self._redis)
             pipeline = self._redis.pipeline(transaction=False)
             for key in self._layout.headers:
                 pipeline.hgetall(key)
             found = [read_header(stored) for stored in await reached(pipeline.execute())]
-            if met == self._servers():
+            if met == servers.met(self._redis):
                 self._met = met
                 return found
 
@@ -152,8 +152,10 @@ class RedisStore:
 
     async def report(self, as_of_ms: Mapping[Partition, int]) -> None:
         if as_of_ms:
-            fields = [text for p, ms in as_of_ms.items() for text in (str(p), str(ms))]
-            await self._exchanged(hiredis.pack_command(("HSET", self._layout.progress, *fields)), 1)  # type: ignore[arg-type]  # as below
+            met = servers.run_ids(self._redis)
+            fields = [text for p, ms in as_of_ms.items() for text in (str(p), progress.encode(ms, met))]
+            command: bytes = hiredis.pack_command(("HSET", self._layout.progress, *fields))  # type: ignore[arg-type]  # as below
+            await self._exchanged([Packed(self._layout.progress, command)])
 
     async def open(self, headers: Mapping[int, Header]) -> None:
         pipeline = self._redis.pipeline(transaction=False)
@@ -188,34 +190,15 @@ class RedisStore:
         self._digest = str(await reached(self._redis.script_load(SCRIPT))).encode()
 
     async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        """One pipeline, packed in C: redis-py's own packing costs more than all the rest (docs/decisions.md)."""
-        return await self._exchanged(b"".join(self._packed(call) for call in calls), len(calls))
+        return await self._exchanged([Packed(self._layout.headers[call.shard], self._packed(call)) for call in calls])
 
-    async def _exchanged(self, packed: bytes, count: int) -> list[Any]:
-        async with self._connected() as connection:
-            return await reached(
-                connection.retry.call_with_retry(lambda: _exchange(connection, packed, count), lambda _: connection.disconnect())
-            )
+    async def _exchanged(self, commands: Sequence[Packed]) -> list[Any]:
+        return await reached(self._exchange.exchange(commands, self._check))
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AbstractConnection]:
-        """To the server whose headers were read last. Raises StoreUnavailable where it is another one."""
-        pool = self._redis.connection_pool
-        connection = await reached(pool.get_connection())  # type: ignore[no-untyped-call]  # redis-py left it untyped
-        try:
-            if self._met is not None and self._servers() != self._met:
-                raise StoreUnavailable("Redis was restarted or failed over: what it had acknowledged may be lost")
-            yield connection
-        except BaseException:
-            # replies not yet read would answer the next command of whoever gets this connection
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
-
-    def _servers(self) -> int:
-        """How often the client met another server (app/clients.py)."""
-        return int(getattr(self._redis.connection_pool, "met", 0))
+    def _check(self) -> None:
+        """Raises StoreUnavailable where the headers were read last from another server, or another has been met since."""
+        if self._met is not None and servers.met(self._redis) != self._met:
+            raise StoreUnavailable("Redis was restarted or failed over: what it had acknowledged may be lost")
 
     def _packed(self, call: Call) -> bytes:
         watermarks: list[bytes | str] = []
@@ -231,6 +214,11 @@ class RedisStore:
 
 async def check_eviction(redis: Redis) -> None:
     """Raises EvictionAllowed, StoreUnavailable."""
+    for master in await reached(masters_of(redis)):
+        await _check_eviction(master)
+
+
+async def _check_eviction(redis: Redis) -> None:
     memory = await reached(redis.info("memory"))
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
@@ -238,19 +226,6 @@ async def check_eviction(redis: Redis) -> None:
             f"Redis runs with maxmemory-policy {policy}, so it may drop users to make room and their counts would be lost. "
             "Set it to noeviction: `redis-cli config set maxmemory-policy noeviction`, and in redis.conf."
         )
-
-
-async def _exchange(connection: AbstractConnection, packed: bytes, count: int) -> list[Any]:
-    await connection.send_packed_command(packed)
-    replies: list[Any] = []
-    for _ in range(count):
-        try:
-            replies.append(await connection.read_response(disable_decoding=True))
-        except (RedisConnectionError, RedisTimeoutError):
-            raise
-        except ResponseError as refused:
-            replies.append(refused)
-    return replies
 
 
 async def reached(answer: Awaitable[T]) -> T:

@@ -18,6 +18,7 @@ from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
 from schema.positions import Watermark
+from schema.progress import Progress
 
 # KEYS[1] header of the shard; KEYS[2] its set of keys; then the hashes
 # ARGV[1], ARGV[2] build and position expected, '' for none; ARGV[3] MessagePack: anew, whole, header {field, value, …},
@@ -119,7 +120,7 @@ class Copy:
         pipeline.hvals(self.layout.progress)
         *headers, times = await reached(pipeline.execute())
         self.held |= {shard: _held(*stored) for shard, stored in zip(wanted, headers, strict=True)}
-        self.as_of_ms = min(map(int, times), default=0)
+        self.as_of_ms = min((Progress.decode(told).ms for told in times), default=0)
 
     async def fill(self, fills: Sequence[Fill]) -> set[int]:
         """Which of these shards were what they had to be, and are filled. Raises StoreUnavailable."""

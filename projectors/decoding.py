@@ -1,5 +1,6 @@
 """A batch's records to changes: what is no change is buried, what may not be added to the generation stops the projector."""
 
+import asyncio
 from typing import Any
 
 from projectors.building import Build
@@ -12,6 +13,9 @@ from projectors.records import decoders
 from projectors.records.envelope import Change, Undecodable
 from schema.definition import Definition
 from schema.positions import Partition
+
+# records between two looks at what else there is to do: some milliseconds
+AT_ONCE = 2_000
 
 
 class BeginningUnknown(Exception):
@@ -35,17 +39,15 @@ class Decoding:
 
     async def changes(self, batch: Batch) -> Changes:
         """Each with its offset; records that change nothing are left out. Raises SourceChanged, BeginningUnknown."""
-        decode = self._decoders[batch.partition.topic]
+        decoded = await self._decoded(batch)
         changes: list[tuple[int, Change[Any]]] = []
         is_settled = False
-        for record in batch.records:
-            try:
-                change = decode(record)
-            except Undecodable as reason:
-                self._observer.dead_letter(batch.partition)
-                await self._dead_letters.bury(batch.partition, record, str(reason))
-                continue
+        for record, change in zip(batch.records, decoded, strict=True):
             if change is None:
+                continue
+            if isinstance(change, Undecodable):
+                self._observer.dead_letter(batch.partition)
+                await self._dead_letters.bury(batch.partition, record, str(change))
                 continue
             if change.op in "rt":
                 if not (is_settled or self._build.record.promoted):
@@ -57,6 +59,19 @@ class Decoding:
                 self._changed[batch.partition] = True
             changes.append((record.offset, change))
         return changes
+
+    async def _decoded(self, batch: Batch) -> list[Change[Any] | Undecodable | None]:
+        """Some at a time, so that others' answers are read meanwhile; nothing is decided and nothing kept."""
+        decode = self._decoders[batch.partition.topic]
+        decoded: list[Change[Any] | Undecodable | None] = []
+        for number, record in enumerate(batch.records):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
+            try:
+                decoded.append(decode(record))
+            except Undecodable as reason:
+                decoded.append(reason)
+        return decoded
 
     def _admit(self, partition: Partition, offset: int, op: str) -> None:
         """A snapshot builds a generation from its first row on, and is never added to anything; a truncate cannot be counted at all."""

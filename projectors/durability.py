@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
 from projectors.apply import reached
+from projectors.exchange import server_of
 
 WAIT_MS = 5000
 SAVE_SECONDS = 600.0
@@ -20,17 +21,18 @@ class NotDurable(Exception):
 
 async def confirm(redis: Redis, pointer: str) -> None:
     """Return when replicas and disk, where there are any, have the pointer as it is. Raises NotDurable, StoreUnavailable."""
-    replication = await reached(redis.info("replication"))
+    server = await reached(server_of(redis, pointer))
+    replication = await reached(server.info("replication"))
     replicas = int(replication.get("connected_slaves", 0))
     if replicas:
-        pipeline = redis.pipeline(transaction=False)
+        pipeline = server.pipeline(transaction=False)
         # WAIT is about the writes of its own connection
         pipeline.eval("local name = redis.call('GET', KEYS[1]); if name then redis.call('SET', KEYS[1], name) end", 1, pointer)
         pipeline.execute_command("WAIT", replicas, WAIT_MS)
         *_, acknowledged = await reached(pipeline.execute())
         if int(acknowledged) < replicas:
             raise NotDurable(f"only {acknowledged} of {replicas} replicas have the pointer: wait until they have caught up, and try again.")
-    await _on_disk(redis)
+    await _on_disk(server)
 
 
 async def _on_disk(redis: Redis) -> None:

@@ -15,6 +15,8 @@ from projectors.topic_ids import Topic, Watch, topic_ids
 from schema.positions import Partition
 
 WAIT_MS = 100
+# the most records of a fetch: aiokafka makes objects of all of them before anything else can run, and has more at hand
+PORTION = 32_768
 ANEW = "Run `viewgate rebuild --from sql`, or fill the topics again from the source and run `viewgate rebuild`."
 # of Kafka's protocol
 FETCH = 1
@@ -61,6 +63,11 @@ class Fetched:
     ends: Mapping[Partition, int] = field(default_factory=dict)
     asked_ms: Mapping[Partition, int] = field(default_factory=dict)
     topics: Mapping[str, Topic] = field(default_factory=dict)
+
+    def has_more(self, next_: Mapping[Partition, int]) -> bool:
+        """Whether something came and the log has more than that. next_: where partitions are read that nothing came of."""
+        reached = {batch.partition: batch.end for batch in self.batches}
+        return bool(reached) and any(offset < self.ends.get(partition, 0) for partition, offset in {**next_, **reached}.items())
 
 
 class RetentionPassed(Exception):
@@ -158,7 +165,7 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
         try:
             # nothing is lost by the time-out: records leave aiokafka's buffer after the last await
             async with asyncio.timeout(LONGEST_WAIT_SECONDS):
-                fetched = await self._consumer.getmany(timeout_ms=WAIT_MS)
+                fetched = await self._consumer.getmany(timeout_ms=WAIT_MS, max_records=PORTION)
         except TimeoutError:
             return Fetched()
         except OffsetOutOfRangeError as error:

@@ -15,10 +15,11 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
 from projectors.apply import reached
-from schema import layout
+from schema import layout, servers
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
+from schema.progress import Progress
 
 AT_ONCE = 500
 PAGE = 2000
@@ -137,7 +138,9 @@ class Owed:
     async def as_of_ms(self) -> Mapping[str, int]:
         """By source partition, up to when the view has it, Unix ms."""
         stored: Any = await reached(self._redis.hgetall(self.keys.progress))
-        return {partition.decode(): int(ms) for partition, ms in stored.items()}
+        found = {partition.decode(): Progress.decode(value) for partition, value in stored.items()}
+        run_ids = servers.run_ids(self._redis) or frozenset()
+        return {partition: told.ms for partition, told in found.items() if told.knows(run_ids)}
 
     async def take(self, topic: str, seen: Mapping[int, int], mine: Container[int], forced: Container[int]) -> Takings:
         """seen: the shards, and the highest version seen of each. mine: those of which it was taken here last.

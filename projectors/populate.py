@@ -21,6 +21,7 @@ from projectors.log import Batch, Log
 from projectors.portions import NOTHING, Kept, Place, Portion, Reading, beginning
 from projectors.reading import SourceChanged
 from projectors.view_topic import Stamp, Told, UnreadableTopic, read
+from schema import progress, servers
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.layout import Layout
@@ -42,7 +43,7 @@ class Populate:
         self, redis: Redis, definition: Definition, log_: Log, partitions: Sequence[Partition], clock: Clock, window_ms: int
     ) -> None:
         self._redis, self._definition, self._log, self._clock, self._window_ms = redis, definition, log_, clock, window_ms
-        self._partitions = list(partitions)
+        self._partitions, self._met = list(partitions), 0
         self._generations = Generations(redis, definition)
         self._copies: dict[str, Copy] = {}
         self._readings: dict[Partition, Reading] = {}
@@ -76,6 +77,7 @@ class Populate:
 
     async def _take(self) -> None:
         """Read how far every shard is, and go on from the lowest of each partition."""
+        self._met = servers.met(self._redis)
         records = await self._generations.all()
         if kept := [record.name for record in records if not record.copied]:
             raise GenerationRefused(
@@ -289,5 +291,9 @@ class Populate:
         """What is published of every partition of the topic is no older than the oldest of them says."""
         names = set().union(*(told.as_of for told in level.values()))
         as_of = {name: min(told.as_of.get(name, 0) for told in level.values()) for name in names}
+        run_ids = servers.run_ids(self._redis)
+        if run_ids is not None and servers.met(self._redis) != self._met:
+            raise StoreUnavailable("another master has been met: what the one before it had acknowledged may be lost")
         if as_of:
-            await reached(self._redis.hset(copy.layout.progress, mapping=as_of))  # type: ignore[arg-type]  # its stub wants bytes among the values
+            told = {name: progress.encode(ms, run_ids) for name, ms in as_of.items()}
+            await reached(self._redis.hset(copy.layout.progress, mapping=told))  # type: ignore[arg-type]  # its stub wants bytes as names

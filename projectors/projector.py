@@ -1,21 +1,21 @@
 """The loop that keeps the view: fetch, fold, apply, checkpoint. Its log, store, build, dead letters and clock are given to it."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 
 import structlog
 
-from projectors.apply import Applied, Header, Store, StoreUnavailable
+from projectors.apply import Header, Store, StoreUnavailable
 from projectors.building import Build
 from projectors.calls import Call, Packing
 from projectors.clock import Clock
 from projectors.dead_letters import DeadLetters
 from projectors.decoding import BeginningUnknown, Decoding
+from projectors.flights import Flights
 from projectors.fold import Changes, Effects, fold, fold_rest
 from projectors.log import Batch, Fetched, Log
 from projectors.observing import Observer
-from projectors.reading import Mark, Reading, added, check_topics
+from projectors.reading import Learned, Mark, Reading, added, check_topics, learned
 from projectors.topic_ids import Topic
 from schema.definition import Definition
 from schema.positions import Partition
@@ -25,20 +25,10 @@ REPORT_SECONDS = 1.0
 LEVEL_SECONDS = 0.25
 # shards that are told of it between two fetches: changes that come meanwhile do not wait for all of them
 SWEPT_AT_ONCE = 32
-# batches that are folded at a time: more would block the loop for longer than Redis and Kafka wait for us
-AT_ONCE = 2
 RETRY_SECONDS = 0.5
 # a reading, and how far it had come
 _Moved = tuple[Reading, Mark]
 log = structlog.stdlib.get_logger()
-
-
-@dataclass(slots=True)
-class _Sent:
-    """What the answers to some calls said. lost: partitions with lost writes. adopted: someone else was ahead, send the rest."""
-
-    lost: set[Partition] = field(default_factory=set)
-    adopted: bool = False
 
 
 class Projector:
@@ -69,29 +59,42 @@ class Projector:
         self._topics: Mapping[str, Topic] = {}
         self._moved: list[_Moved] = []
         self._unswept: list[int] = []
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._flights = Flights(self._project)
+        # one batch at a time, so that one is folded while Redis works on another, and not both at once
+        self._folding = asyncio.Lock()
         self.lost = 0
         self._checkpoint_seconds = checkpoint_seconds
         self._checkpoint_at = self._report_at = self._level_at = self._doubt_at = clock.monotonic()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Until told to stop; then the batch is finished and a checkpoint written."""
-        while not stop.is_set() and not self._build.finished:
-            try:
-                await self.step()
-            except StoreUnavailable as away:
-                # what was sent may have been applied: only the stored watermarks can tell
-                log.warning("redis_away", error=str(away))
-                self._untaken |= set(self._readings)
-                self._readings.clear()
-                await self._clock.sleep(RETRY_SECONDS)
+        """Until told to stop; then the batches in hand are finished and a checkpoint written."""
         try:
-            await self.checkpoint()
+            while not stop.is_set() and not self._build.finished:
+                if not await self._reached(self.step()):
+                    await self._clock.sleep(RETRY_SECONDS)
+            await self._reached(self.checkpoint())
+        finally:
+            await self._flights.abandon()
+
+    async def _reached(self, doing: Awaitable[None]) -> bool:
+        """Whether Redis was there. If not, what was sent may have been applied: only the stored watermarks can tell."""
+        try:
+            await doing
         except StoreUnavailable as away:
             log.warning("redis_away", error=str(away))
+            await self._flights.end()
+            self._untaken |= set(self._readings)
+            self._readings.clear()
+            return False
+        return True
 
     async def step(self) -> None:
-        """One round: take what was assigned, fetch, project, and what is due. Raises StoreUnavailable, and see the class."""
+        """One round: take what was assigned, fetch, project, and what is due. Raises StoreUnavailable, and see the class.
+
+        While the log has more, what was fetched may still be in the air when it returns.
+        """
+        if self._untaken:
+            await self._flights.land()
         if self._untaken:
             await self._take(sorted(self._untaken))
         asked_at_ms = self._clock.now_ms()
@@ -104,14 +107,17 @@ class Projector:
         finally:
             # the log tells of them once
             self._untaken |= set(fetched.assigned)
-        results = await asyncio.gather(*(self._in_turn(batch) for batch in fetched.batches), return_exceptions=True)
-        for error in results:
-            if isinstance(error, BaseException):
-                raise error
+        for batch in fetched.batches:
+            self._flights.begin(batch)
+        if fetched.has_more({partition: reading.next for partition, reading in self._readings.items()}):
+            await self._flights.room()
+        else:
+            await self._flights.land()
         await self._keep_up(fetched, asked_at_ms)
 
     async def checkpoint(self) -> None:
         """Advance every shard to what has been folded, compare even where nothing moved, and promote a level build."""
+        await self._flights.land()
         self._checkpoint_at = self._clock.monotonic() + self._checkpoint_seconds
         self._unswept = []
         if self._clock.monotonic() >= self._doubt_at:
@@ -190,24 +196,25 @@ class Projector:
         self._build.doubt()
         await self._take(partitions)
 
-    async def _in_turn(self, batch: Batch) -> None:
-        async with self._turns:
-            await self._project(batch)
-
     async def _project(self, batch: Batch) -> None:
-        reading = self._readings.get(batch.partition)
-        if reading is None or batch.start != reading.next:
-            # fetched before a rewind or for an owner before us
-            return
-        try:
-            decoded = await self._decoding.changes(batch)
-        except BeginningUnknown:
-            self._read_from_start(reading)
-            return
-        changes = reading.fresh(batch, decoded, self._build.record)
-        self._observer.duplicates(len(decoded) - len(changes))
+        async with self._folding:
+            reading = self._readings.get(batch.partition)
+            if reading is None or batch.start != reading.next:
+                # fetched before a rewind or for an owner before us
+                return
+            try:
+                decoded = await self._decoding.changes(batch)
+            except BeginningUnknown:
+                self._read_from_start(reading)
+                return
+            if self._readings.get(batch.partition) is not reading:
+                # taken again meanwhile
+                return
+            changes = reading.fresh(batch, decoded, self._build.record)
+            self._observer.duplicates(len(decoded) - len(changes))
+            effects = self._fold(reading, changes)
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
-        if await self._apply(reading, changes, reading.mark(batch.end, ts_ms)):
+        if await self._apply(reading, changes, effects, reading.mark(batch.end, ts_ms)):
             reading.go_on(batch.end, ts_ms, self._clock.now_ms())
         else:
             await self._rewind([batch.partition])
@@ -218,9 +225,8 @@ class Projector:
         self._decoding.begin(reading.partition, at_start=True)
         self._log.seek(reading.partition, reading.next)
 
-    async def _apply(self, reading: Reading, changes: Changes, mark: Mark) -> bool:
+    async def _apply(self, reading: Reading, changes: Changes, effects: Effects, mark: Mark) -> bool:
         """Until every touched shard has the batch, from us or from someone else. False: writes were lost."""
-        effects = self._fold(reading, changes)
         while True:
             calls = [
                 Call(shard, self._builds[shard], (reading.advance(shard, mark),), keys, packed)
@@ -248,19 +254,9 @@ class Projector:
         self._observer.duplicates(dropped)
         return effects
 
-    async def _send(self, calls: Sequence[Call], readings: Sequence[Reading]) -> _Sent:
+    async def _send(self, calls: Sequence[Call], readings: Sequence[Reading]) -> Learned:
         """Send calls that advance these readings, and learn from each answer."""
-        sent = _Sent()
-        replies = await self._store.apply(calls) if calls else ()
-        for call, reply in zip(calls, replies, strict=True):
-            for place, (reading, advance) in enumerate(zip(readings, call.advances, strict=True)):
-                if isinstance(reply, Applied):
-                    reading.watermarks[call.shard] = advance.new
-                elif reply.build != call.build or reading.is_behind(advance, reply.watermarks[place]):
-                    sent.lost.add(reading.partition)
-                else:
-                    sent.adopted |= reading.adopt(call.shard, advance, reply.watermarks[place])
-        return sent
+        return learned(calls, await self._store.apply(calls) if calls else (), readings)
 
     async def _keep_up(self, fetched: Fetched, asked_at_ms: int) -> None:
         """What is due: the report to readers each second, a checkpoint every few and at once when there is nothing else to do."""
@@ -273,6 +269,7 @@ class Projector:
         if (behind and not fetched.batches) or now >= self._checkpoint_at:
             await self.checkpoint()
         elif self._unswept or (behind and now >= self._level_at and level):
+            await self._flights.land()
             await self._sweep()
 
     async def _sweep(self) -> None:

@@ -1,11 +1,11 @@
 """One partition as a projector reads it: where it is, and what it believes is stored of it on each shard. Does no I/O."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Self
 
-from projectors.apply import Header, Outcome, judge
-from projectors.calls import Advance
+from projectors.apply import Applied, Header, Outcome, Reply, judge
+from projectors.calls import Advance, Call
 from projectors.fold import Changes, Covered
 from projectors.generations import ShardLost
 from projectors.log import ANEW, Batch, RetentionPassed
@@ -218,3 +218,25 @@ class Reading:
         if stored is not None:
             self.watermarks[shard] = stored
         return judge(advance, stored) is Outcome.AHEAD
+
+
+@dataclass(slots=True)
+class Learned:
+    """What the answers to some calls said. lost: partitions with lost writes. adopted: someone else was ahead, send the rest."""
+
+    lost: set[Partition] = field(default_factory=set)
+    adopted: bool = False
+
+
+def learned(calls: Sequence[Call], replies: Sequence[Reply], readings: Sequence[Reading]) -> Learned:
+    """Have these readings, which the calls advance in this order, believe what each answer says."""
+    told = Learned()
+    for call, reply in zip(calls, replies, strict=True):
+        for place, (reading, advance) in enumerate(zip(readings, call.advances, strict=True)):
+            if isinstance(reply, Applied):
+                reading.watermarks[call.shard] = advance.new
+            elif reply.build != call.build or reading.is_behind(advance, reply.watermarks[place]):
+                told.lost.add(reading.partition)
+            else:
+                told.adopted |= reading.adopt(call.shard, advance, reply.watermarks[place])
+    return told

@@ -16,6 +16,8 @@ from pathlib import Path
 import asyncpg
 from redis.asyncio import Redis
 
+from app.clients import open_redis
+from app.cluster.url import names_cluster
 from app.settings import Settings, key_of
 from demo.publish import Publisher
 from demo.servers.kafka import create_topics
@@ -134,7 +136,7 @@ async def open_road(kafka: Server, redis: Server, postgres: Server, view: type =
     settings = Settings(
         kafka_bootstrap=kafka.address, redis_url=redis.address, postgres_url=url, topic_prefix=f"{name}.", consumer_group=name
     )
-    client = Redis.from_url(redis.address)
+    client = client_of(redis.address)
     await client.flushall()
     async with asyncpg.create_pool(url, min_size=1, max_size=4) as pool:
         await create_tables(pool, definition)
@@ -144,6 +146,11 @@ async def open_road(kafka: Server, redis: Server, postgres: Server, view: type =
         finally:
             await _end(road.processes)
             await client.aclose()
+
+
+def client_of(address: str) -> Redis:
+    """A client of a Redis, or of a Redis Cluster."""
+    return open_redis(Settings(redis_timeout_seconds=5), address) if names_cluster(address) else Redis.from_url(address)
 
 
 def variables(settings: Settings) -> dict[str, str]:

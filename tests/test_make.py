@@ -64,7 +64,7 @@ def test_every_target_that_a_page_names_exists(page: Path) -> None:
 def test_what_a_machine_lacks_is_named(tmp_path: Path) -> None:
     told = _missing(tmp_path)
     first = next(line for line in told.splitlines() if line.startswith("MISSING"))
-    assert {"redis-server", "default-jre-headless", "maven", "chromium", "nodejs", "npm"} <= set(first.split())
+    assert {"redis-server", "default-jre-headless", "maven", "default-jdk-headless", "chromium", "nodejs", "npm"} <= set(first.split())
     assert "the tests in a browser are skipped" in told
 
 

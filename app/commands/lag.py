@@ -29,6 +29,7 @@ from projectors.log import KafkaLog
 from schema import layout
 from schema.generation import Generation
 from schema.positions import Partition
+from schema.progress import times_ms
 
 EVERY_SECONDS = 1.0
 LATE_SECONDS = 10.0
@@ -154,9 +155,9 @@ async def _look(switch: Switch, log_: KafkaLog, record: Generation) -> Look:
     times: Any = await reached(switch.clients.redis.hgetall(keys.progress))
     partitions = _partitions(record)
     ends = {partition: end for partition, (_, end) in (await log_.bounds(partitions)).items()}
-    told = {partition: int(ms) for partition, ms in times.items()}
+    told = times_ms(times)
     readable = [header for header in headers if header.state == layout.LIVE or (header.state and record.state == "building")]
-    lags = [_lag(partition, headers, told.get(str(partition).encode()), ends[partition]) for partition in partitions]
+    lags = [_lag(partition, headers, told.get(str(partition)), ends[partition]) for partition in partitions]
     return Look(record.name, record.state, len(headers) - len(readable), record.shards, lags)
 
 

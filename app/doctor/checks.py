@@ -1,6 +1,7 @@
 """A check as data, and how the checks of one server are run: in order, each within a time limit. Knows no server."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -13,6 +14,8 @@ WORST_LAST: tuple[Verdict, ...] = ("skipped", "ok", "warning", "wrong")
 # a check asks several things; and a server that hangs holds the command up for one check
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 5.0
 CLOCK_WARNING_SECONDS, CLOCK_WRONG_SECONDS = 1.0, 10.0
+NODE = r"(\[[0-9a-f:]+\]|[\w.-]+)(:\d+)?"
+NODES = re.compile(f"{NODE}(,{NODE})*")
 CLOCK_MEND = "Have a time service (chrony, systemd-timesyncd) on this machine and on the server's."
 
 
@@ -141,6 +144,15 @@ def worst(findings: Iterable[Finding], fine: str) -> Finding:
     return Finding(verdict, "; ".join(finding.found for finding in told), " ".join(mends) or None)
 
 
+def joined(where: Sequence[str], results: Sequence[Result]) -> Result:
+    """The results of one check on several servers as one, the worst of them counting."""
+    verdict = max((result.verdict for result in results), key=WORST_LAST.index)
+    same = len({result.found for result in results}) == 1
+    found = results[0].found if same else "; ".join(f"{at}: {result.found}" for at, result in zip(where, results, strict=True))
+    mend = " ".join(dict.fromkeys(result.mend for result in results if result.mend))
+    return Result(results[0].server, results[0].check, verdict, found, mend)
+
+
 def clock(ahead_seconds: float) -> Finding:
     """Whether a server's clock may differ from ours by so much. Negative: it is behind."""
     off = abs(ahead_seconds)
@@ -154,6 +166,9 @@ def address(url: str) -> str:
     """A server's address as it may be shown: nothing of who logs in, nor of the options."""
     try:
         parts = urlsplit(url)
+        if "+cluster" in parts.scheme:
+            nodes = parts.netloc.rpartition("@")[2]
+            return f"{parts.scheme}://{nodes if NODES.fullmatch(nodes) else '…'}"
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         # what stands where the port should be may be the end of a password

@@ -10,9 +10,10 @@ from aiokafka.admin import AIOKafkaAdminClient
 
 from app.clients import open_redis
 from app.doctor import gateway, kafka, postgres, redis, view
-from app.doctor.checks import LONGEST_SECONDS, Checks, Result, address
+from app.doctor.checks import LONGEST_SECONDS, Checks, Result, address, joined
 from app.settings import Settings
 from app.topics import dead_letters
+from projectors.exchange import masters_of
 from schema.definition import Definition
 
 # of all servers, and of the view after them
@@ -30,7 +31,7 @@ async def examine(settings: Settings, definition: Definition) -> list[Result]:
     async with _redis(settings, definition) as asked_redis, _kafka(settings, definition) as asked_kafka:
         found_here, found_redis, found_cache, found_postgres, found_kafka, found_gateway = await asyncio.gather(
             gateway.SETTINGS.run(here, LONGEST_SECONDS, ends_at),
-            redis.VIEW.run(asked_redis, settings.redis_timeout_seconds, ends_at, address(settings.redis_url)),
+            _masters(redis.VIEW, asked_redis, settings, ends_at),
             _cache(settings, definition, ends_at),
             _postgres(settings, definition, ends_at),
             kafka.KAFKA.run(asked_kafka, LONGEST_SECONDS, ends_at, settings.kafka_bootstrap),
@@ -55,7 +56,26 @@ async def _cache(settings: Settings, definition: Definition, ends_at: float) -> 
     if settings.cache_redis_url in {None, settings.redis_url}:
         return []
     async with _redis(settings.model_copy(update={"redis_url": settings.cache_redis_url}), definition) as asked:
-        return await redis.CACHE.run(asked, settings.redis_timeout_seconds, ends_at, address(asked.url))
+        return await _masters(redis.CACHE, asked, settings, ends_at)
+
+
+async def _masters(checks: Checks[redis.Asked], asked: redis.Asked, settings: Settings, ends_at: float) -> list[Result]:
+    """Of a Redis Cluster, each check of every master, told as one."""
+    seconds = settings.redis_timeout_seconds
+    try:
+        servers = await masters_of(asked.redis)
+    except redis.AWAY:
+        # the first check says why
+        servers = [asked.redis]
+    if servers == [asked.redis]:
+        return await checks.run(asked, seconds, ends_at, address(asked.url))
+    options = [server.connection_pool.connection_kwargs for server in servers]
+    where = [f"{one['host']}:{one['port']}" for one in options]
+    each = [
+        checks.run(redis.Asked(server, f"redis://{at}", asked.fields), seconds, ends_at, at)
+        for server, at in zip(servers, where, strict=True)
+    ]
+    return [joined(where, results) for results in zip(*await asyncio.gather(*each), strict=True)]
 
 
 async def _postgres(settings: Settings, definition: Definition, ends_at: float) -> list[Result]:

@@ -12,6 +12,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.doctor.checks import CLOCK_MEND, Check, Checks, Finding, Unreadable, Verdict, address, clock
 from projectors.apply import EvictionAllowed, StoreUnavailable, check_eviction
+from schema.layout import SLOTS
 
 AWAY: tuple[type[Exception], ...] = (RedisConnectionError, RedisTimeoutError, StoreUnavailable)
 REFUSALS: tuple[type[Exception], ...] = (ResponseError,)
@@ -120,13 +121,21 @@ async def _role(asked: Asked) -> Finding:
 
 @VIEW.check(
     "cluster mode",
-    "`cluster-enabled`",
-    warning="it is on: the keys are laid out for it, but no test has run against one",
-    mend="Use a Redis without cluster mode, unless you mean to try it.",
+    "`cluster-enabled`; of a Redis Cluster, its state",
+    warning="`cluster-require-full-coverage` is yes: while one master is away, the others do not answer either",
+    wrong="the state of the cluster is not ok",
+    mend="`CONFIG SET cluster-require-full-coverage no` on each node, and the same in redis.conf.",
 )
 async def _cluster(asked: Asked) -> Finding:
-    on = bool(asked.told("cluster_enabled"))
-    return Finding("warning" if on else "ok", "on: not tested yet" if on else "off")
+    if not asked.told("cluster_enabled"):
+        return Finding("ok", "off")
+    state: Any = await asked.redis.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py left it untyped
+    if state["cluster_state"] != "ok":
+        ok = f"{state['cluster_slots_ok']} of {SLOTS} slots are served"
+        return Finding("wrong", f"on, and its state is {state['cluster_state']}: {ok}", "See what `redis-cli --cluster check` says.")
+    _, needed = asked.set_to("cluster-require-full-coverage")
+    found = f"on, {state['cluster_size']} masters"
+    return Finding("ok", found) if needed == "no" else Finding("warning", f"{found}; cluster-require-full-coverage is {needed}")
 
 
 @VIEW.check(
@@ -260,7 +269,7 @@ async def _info(redis: Redis) -> Mapping[str, Any] | None:
 
 async def _config(redis: Redis) -> Mapping[str, str] | None:
     try:
-        found = {**await redis.config_get("hash-max-*"), **await redis.config_get("save")}
+        found = {**await redis.config_get("hash-max-*"), **await redis.config_get("save"), **await redis.config_get("cluster-r*")}
     except ResponseError as refused:
         _check_forbidden(refused)
         return None

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import msgspec
 from redis.asyncio import Redis
@@ -17,6 +18,7 @@ from schema.definition import Definition
 from schema.generation import Generation
 from schema.loader import Mode
 from schema.positions import Partition, Watermark
+from schema.progress import times_ms
 
 OLD_SECONDS, TOO_OLD_SECONDS = 10.0, 60.0
 SAMPLE, SCANS, SCAN_COUNT = 10, 50, 1000
@@ -121,15 +123,15 @@ async def _shards(asked: Asked) -> Finding:
     mend="See that `viewgate project` runs and what it logs; one that has stopped says why.",
 )
 async def _as_of(asked: Asked) -> Finding:
-    times = await asked.redis.hgetall(asked.keys.progress)
+    times: Any = await asked.redis.hgetall(asked.keys.progress)
     if not asked.live:
         raise NothingThere("no generation is live")
     if not times:
         return Finding("wrong", "no projector has said yet how far it is")
-    partition, as_of_ms = min(((name, int(ms)) for name, ms in times.items()), key=lambda item: item[1])
+    partition, as_of_ms = min(times_ms(times).items(), key=lambda item: item[1])
     seconds = time.time() - as_of_ms / 1000
     verdict: Verdict = "wrong" if seconds > TOO_OLD_SECONDS else "warning" if seconds > OLD_SECONDS else "ok"
-    return Finding(verdict, f"{max(0.0, seconds):,.1f} s ago, by {_text(partition)}")
+    return Finding(verdict, f"{max(0.0, seconds):,.1f} s ago, by {partition}")
 
 
 @VIEW.check(

@@ -24,12 +24,17 @@ LIMITS = (
 
 async def jars(cache: Path, say: Say) -> Path:
     """The folder of Kafka's jars, downloaded at the first call; MissingError says how the download failed."""
-    libs = _place(cache)
+    return await jars_of(POM, cache, f"kafka: downloading Apache Kafka {kafka_version()} (55 MB, once)", say)
+
+
+async def jars_of(pom: Path, cache: Path, what: str, say: Say) -> Path:
+    """The folder of what a POM needs to run, of Kafka's version; downloaded and failing as `jars`. what: said before a download."""
+    libs = _place(pom, cache)
     if not libs.is_dir():
-        say(f"kafka: downloading Apache Kafka {kafka_version()} (55 MB, once) into {libs}")
+        say(f"{what} into {libs}")
         libs.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=libs.parent, prefix="download-") as scratch:
-            _keep(await _download(Path(scratch)), libs)
+            _keep(await _download(pom, Path(scratch)), libs)
     return libs
 
 
@@ -44,8 +49,8 @@ async def debezium(cache: Path, say: Say) -> Path:
     return plugins
 
 
-def _place(cache: Path) -> Path:
-    digest = hashlib.sha256(POM.read_bytes()).hexdigest()[:8]
+def _place(pom: Path, cache: Path) -> Path:
+    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:8]
     return cache.resolve() / "kafka" / f"{kafka_version()}-{digest}"
 
 
@@ -89,11 +94,18 @@ async def _again(command: tuple[str, ...], seconds: float) -> None:
         raise MissingError(f"{failed}\nIs Maven Central, or a mirror in Maven's settings.xml, within reach?") from failed
 
 
-async def _download(scratch: Path) -> Path:
-    shutil.copy(POM, scratch / "pom.xml")
+async def _download(pom: Path, scratch: Path) -> Path:
+    shutil.copy(pom, scratch / "pom.xml")
     libs = scratch / "libs"
     # fails where a checksum does not match
-    options = ("-C", "-f", str(scratch / "pom.xml"), "-DincludeScope=runtime", f"-DoutputDirectory={libs}")
+    options = (
+        "-C",
+        "-f",
+        str(scratch / "pom.xml"),
+        f"-Dkafka.version={kafka_version()}",
+        "-DincludeScope=runtime",
+        f"-DoutputDirectory={libs}",
+    )
     await goal("dependency:copy-dependencies", *options, repository=scratch / "repository")
     return libs
 

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
-from redis.asyncio import Redis
 
 from demo.servers.process import NotReadyError, free_port, until
 from demo.servers.server import Server
@@ -26,7 +25,7 @@ from tests.chaos.history import History
 from tests.chaos.readers import Readers, now_ms
 from tests.chaos.records import Outcome
 from tests.chaos.writer import Writer
-from tests.road import Road, open_road
+from tests.road import Road, client_of, open_road
 
 USERS = 300
 RATE = 200.0
@@ -106,7 +105,7 @@ class Scene:
     async def watermarks(self) -> dict[tuple[int, str], int]:
         """The offset that is stored, by shard and partition, of the live generation."""
         # the road's own client may have connections to a Redis that was killed
-        async with Redis.from_url(self.redis.address) as client:
+        async with client_of(self.redis.address) as client:
             generations = Generations(client, self.road.definition)
             record = await generations.read(str(await generations.live()))
             assert record is not None

@@ -20,7 +20,7 @@ from demo.tables import create_tables
 from schema.definition import Definition, read_definition
 from schema.user import UserView
 from tests.request.arranged import USERS, View
-from tests.road import make_database, variables
+from tests.road import client_of, make_database, variables
 
 # as many as librdkafka's mock broker has of every topic
 PARTITIONS = 4
@@ -67,7 +67,7 @@ async def open_stack(kafka: Server, redis: Server, postgres: Server, *, topics: 
     settings = Settings(
         kafka_bootstrap=kafka.address, redis_url=redis.address, postgres_url=url, topic_prefix=f"{name}.", consumer_group=name, port=0
     )
-    client = Redis.from_url(redis.address)
+    client = client_of(redis.address)
     await client.flushall()
     connection = await asyncpg.connect(url)
     try:

@@ -91,6 +91,9 @@ async def test_what_listens_there_is_told(answer: bytes, verdict: str, told: str
         ("postgresql://u:p/ss@db:5432/app", "postgresql://…"),
         ("unix:///run/redis.sock?db=1&password=secret", "unix:///run/redis.sock"),
         ("postgresql://[::1]:5432/app", "postgresql://[::1]:5432/app"),
+        ("redis+cluster://user:secret@one:7001,two,[::1]:7003?password=x", "redis+cluster://one:7001,two,[::1]:7003"),
+        ("redis+cluster://user:sec/ret@one:7001,two:7002", "redis+cluster://…"),
+        ("redis+cluster://:se@cret@one:7001,two:7002", "redis+cluster://one:7001,two:7002"),
     ],
 )
 def test_an_address_is_shown_without_who_logs_in(url: str, shown: str) -> None:

@@ -2,13 +2,19 @@
 
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from redis.asyncio import Redis
 
 from app.doctor import redis as checks
 from app.doctor.checks import CLOCK_WARNING_SECONDS, Check, Verdict, clock
+from demo.servers import redis_cluster
+from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
 from tests.commands.examined import Found, Stack, configured, not_ok, open_stack
+from tests.conftest import CACHE
 
 LISTPACK = ("hash_max_listpack_value", "hash_max_ziplist_value")
 
@@ -107,8 +113,34 @@ async def test_an_old_version_is_wrong_and_valkey_is_known(stack: Stack, info: d
     assert (finding.verdict, finding.found) == (verdict, told)
 
 
-async def test_cluster_mode_is_a_warning(stack: Stack) -> None:
-    assert await _verdict(checks.Asked(stack.redis, "", 1, info={"cluster_enabled": 1}), "cluster mode") == "warning"
+async def test_every_master_of_a_cluster_is_examined(kafka_at: Server, postgres_at: Server, tmp_path: Path) -> None:
+    async with redis_cluster.start(tmp_path, CACHE, say=print) as cluster, open_stack(kafka_at, cluster.server, postgres_at) as stack:
+        found = await stack.examine()
+        assert not_ok(found) == {}
+        assert _one(found, "cluster mode") == ("ok", "on, 3 masters", "")
+        third = cluster.masters[2].address
+        async with Redis.from_url(third) as one, configured(one, maxmemory_policy="allkeys-lru", cluster_require_full_coverage="yes"):
+            found, plain = await stack.examine(), await stack.examine(redis_url=third)
+        assert not_ok(found) == {("Redis", "eviction"): "wrong", ("Redis", "cluster mode"): "warning"}
+        _, told, mend = _one(found, "eviction")
+        assert told.count("noeviction") == 2
+        assert f"{third.split('/')[2]}: maxmemory-policy is allkeys-lru" in told
+        assert mend == "`CONFIG SET maxmemory-policy noeviction`, and the same in redis.conf."
+        assert "write redis+cluster:// in place of redis://" in _one(plain, "answers")[1]
+        gone = cluster.masters[0].process
+        assert gone
+        async with Redis.from_url(third) as one, configured(one, cluster_require_full_coverage="yes"):
+            await gone.kill()
+            await until(lambda: _failed(one), 20)
+            found = await stack.examine()
+        assert {check: _one(found, check)[0] for check in ("answers", "cluster mode")} == {"answers": "wrong", "cluster mode": "wrong"}
+        assert "its state is fail: 10923 of 16384 slots are served" in _one(found, "cluster mode")[1]
+
+
+async def _failed(client: Redis) -> None:
+    told: Any = await client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # redis-py left it untyped
+    if told["cluster_state"] == "ok":
+        raise NotReadyError("the cluster is whole")
 
 
 @pytest.mark.parametrize(

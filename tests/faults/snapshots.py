@@ -15,24 +15,31 @@ class Snapshot:
     values: dict[bytes, bytes]
 
 
+# at one moment, as what a replica has: a call that is in the air comes before it or after it
+_DUMP = """
+local found = {}
+for _, name in ipairs(redis.call('KEYS', ARGV[1])) do
+  found[#found + 1] = name
+  found[#found + 1] = redis.call('DUMP', name)
+end
+return found
+"""
+_RESTORE = """
+for _, name in ipairs(redis.call('KEYS', ARGV[1])) do redis.call('DEL', name) end
+for i = 2, #ARGV, 2 do redis.call('RESTORE', ARGV[i], 0, ARGV[i + 1]) end
+"""
+
+
 async def dump(redis: Redis, keys: Layout, shard: int | None = None) -> Snapshot:
     """Everything there is, or all of one shard."""
     pattern = "*" if shard is None else f"*{tag(keys, shard)}*"
-    names: list[bytes] = await redis.keys(pattern)  # type: ignore[assignment]  # this client answers bytes
-    pipeline = redis.pipeline(transaction=False)
-    for name in names:
-        pipeline.dump(name)
-    return Snapshot(pattern, dict(zip(names, await pipeline.execute(), strict=True)))
+    found: list[bytes] = await redis.eval(_DUMP, 0, pattern)
+    return Snapshot(pattern, dict(zip(found[::2], found[1::2], strict=True)))
 
 
 async def restore(redis: Redis, snapshot: Snapshot) -> None:
     """As if nothing had been written since."""
-    pipeline = redis.pipeline(transaction=True)
-    for name in await redis.keys(snapshot.pattern):
-        pipeline.delete(name)
-    for name, value in snapshot.values.items():
-        pipeline.restore(name, 0, value)
-    await pipeline.execute()
+    await redis.eval(_RESTORE, 0, snapshot.pattern, *(part for pair in snapshot.values.items() for part in pair))
 
 
 async def lose(redis: Redis, keys: Layout, shard: int) -> None:

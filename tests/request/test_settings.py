@@ -8,8 +8,10 @@ from pathlib import Path
 import prometheus_client
 import pytest
 import structlog
+from redis.asyncio.connection import SSLConnection
 
 from app.audit_metrics import AuditMetrics
+from app.cluster.url import parse_cluster_url
 from app.settings import Settings, SettingsError, read_settings
 from app.telemetry import GatewayMetrics, ProjectorMetrics, set_up_logs
 
@@ -42,6 +44,13 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_settings().cache_redis_url is None
 
 
+def test_a_url_of_a_cluster_names_several_nodes_and_one_way_to_log_in() -> None:
+    nodes, options = parse_cluster_url("redis+cluster://me:se%40cret@one:7001,10.0.0.2,[::1]:7003?max_connections=4")
+    assert nodes == [("one", 7001), ("10.0.0.2", 6379), ("::1", 7003)]
+    assert options == {"username": "me", "password": "se@cret", "max_connections": 4}
+    assert parse_cluster_url("rediss+cluster://one")[1]["connection_class"] is SSLConnection
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
@@ -51,6 +60,10 @@ def test_an_empty_variable_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
         ("VIEWGATE_REDIS_URL", "localhost:6379"),
         ("VIEWGATE_REDIS_URL", "redis://:secret@host:port"),
         ("VIEWGATE_CACHE_REDIS_URL", "http://x"),
+        ("VIEWGATE_REDIS_URL", "redis+cluster://one:6379/1"),
+        ("VIEWGATE_REDIS_URL", "redis+cluster://one:6379,"),
+        ("VIEWGATE_REDIS_URL", "redis+cluster://"),
+        ("VIEWGATE_REDIS_URL", "redis+cluster://:secret@one:port"),
         ("VIEWGATE_POSTGRES_URL", "mysql://x"),
         ("VIEWGATE_FALLBACK_LIMIT", "0"),
         ("VIEWGATE_ALLOW_MODE_HEADER", "perhaps"),

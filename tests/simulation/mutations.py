@@ -55,6 +55,9 @@ MUTATIONS = {
         "if reading is None or batch.start != reading.next:",
         "if reading is None:",
     ),
+    "batches-overtake": Mutation(
+        "projectors.flights", "the batches of a partition are applied in their order", "if before is not None:", "if False:"
+    ),
     "ahead-is-done": Mutation(
         "projectors.reading",
         "what someone else applied is adopted, and the rest is sent",

@@ -3,6 +3,7 @@
 What apply.lua does is done here in Python; tests/simulation/test_same_as_redis.py holds the two against each other.
 """
 
+import asyncio
 import copy
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,8 @@ NODES = 2
 
 
 async def go_on(_: str) -> None:
-    """Nothing happens."""
+    """Nothing happens, but whoever waits may go on."""
+    await asyncio.sleep(0)
 
 
 @dataclass(slots=True)

@@ -379,8 +379,7 @@ def at_pause(number: int, happens: Callable[[], Awaitable[None]]) -> Pause:
     async def pause(_: str) -> None:
         nonlocal left
         left -= 1
-        if left == 0:
-            await happens()
+        await (happens() if left == 0 else go_on(_))
 
     return pause
 

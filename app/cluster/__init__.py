@@ -1,0 +1,1 @@
+"""A Redis Cluster as if it were one Redis."""
