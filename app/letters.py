@@ -22,7 +22,7 @@ from projectors.log import Record, end
 from projectors.repair import LogBase, RepairStuck
 from projectors.replay import ReplayImpossible
 from projectors.rows_at import NoOffsets
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from schema.definition import Definition
 from schema.generation import Generation
 

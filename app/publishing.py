@@ -25,8 +25,8 @@ from projectors.generations import Generations
 from projectors.log import end
 from projectors.owed import Owed
 from projectors.publisher import Publisher
-from projectors.snapshot import Reader
 from projectors.topic_ids import topic_ids
+from projectors.topic_reader import Reader
 from projectors.transaction import Outgoing, write_together
 from projectors.view_topic import Sent, UnreadableTopic, Versions
 from schema import layout

@@ -10,7 +10,7 @@ from projectors.captured import NotCaptured, Told, last_transactions, slot_of
 from projectors.log import end
 from projectors.records.transaction import Transaction
 from projectors.rows_at import RowsSource
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from schema import sql
 from schema.definition import Definition
 

@@ -21,9 +21,9 @@ from projectors.log import KafkaLog, Record, end
 from projectors.observing import Observer
 from projectors.reading import SourceChanged
 from projectors.rows import Rows, reached_of
-from projectors.snapshot import Bounds, KafkaReader
 from projectors.stage import KafkaJournal, Stage
 from projectors.stages import Stages
+from projectors.topic_reader import Bounds, KafkaReader
 from schema.definition import Definition
 from schema.positions import Partition
 

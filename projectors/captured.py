@@ -13,7 +13,7 @@ import asyncpg
 from projectors.clock import Clock, SystemClock
 from projectors.records.transaction import Transaction, transaction
 from projectors.rows_at import Connection, RowsAt
-from projectors.snapshot import Reader
+from projectors.topic_reader import Reader
 from schema.definition import Definition
 from schema.positions import Partition
 from schema.seen import Seen

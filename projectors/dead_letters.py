@@ -15,7 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from projectors.log import Record
-from projectors.snapshot import Bounds, Reader
+from projectors.topic_reader import Bounds, Reader
 from schema.definition import Definition
 from schema.layout import LONGEST_KEY
 from schema.positions import Partition

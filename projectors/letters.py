@@ -16,7 +16,7 @@ from projectors.fold import fold
 from projectors.log import Record
 from projectors.records import decoders
 from projectors.records.envelope import Change, Undecodable
-from projectors.snapshot import Reader
+from projectors.topic_reader import Reader
 from schema.definition import Definition
 from schema.fields import Row
 from schema.generation import Generation

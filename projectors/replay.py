@@ -17,7 +17,7 @@ from projectors.records.envelope import Change, Undecodable
 from projectors.records.transaction import transaction
 from projectors.repeats import Repeats
 from projectors.rows_at import Counted
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from schema.definition import Definition
 from schema.layout import Layout
 from schema.positions import Partition

@@ -1,20 +1,18 @@
 """Where the last snapshot of a connector begins in the topics, and whether a view may be built from there. Builds nothing itself."""
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import msgspec
-from aiokafka import AIOKafkaConsumer, TopicPartition
 from msgspec import Raw, Struct
 
 from projectors.log import Record
+from projectors.overlap import overlapping
 from projectors.records.envelope import Op
+from projectors.topic_reader import Bounds, Reader
 from schema.positions import Partition
-
-WAIT_MS = 500
-Bounds = Mapping[Partition, tuple[int, int]]
 
 
 class SnapshotUnsound(Exception):
@@ -30,26 +28,14 @@ class Snapshot:
     start: Mapping[Partition, int]
 
 
-class Reader(Protocol):
-    """All records of all partitions of a view's topics, as often as they are asked for."""
-
-    async def bounds(self) -> Bounds:
-        """First offset and end offset of each partition."""
-        ...
-
-    def records(self, partition: Partition, start: int, end: int) -> AsyncIterator[Record]:
-        """Those from offset `start` up to, not including, `end`."""
-        ...
-
-
 async def last_snapshot(reader: Reader) -> Snapshot:
     """Find the last snapshot of a Debezium connector. Raises SnapshotUnsound unless it is the initial one of a slot that was new.
 
     Reads every record of every topic once, and a second time those partitions that it has no row in: of these only the time tells
     where it begins. It decodes op and source alone. What it asks of the records: rows `r` of one LSN in every topic, each table once
     by the marks of its first and last row, in one stretch of each partition; by a connector that had streamed nothing (the first of
-    `source.sequence` is null); after them changes, none of which lies below that LSN, and no truncate. It trusts that changes
-    arrive in the order of the connector: hold later ones against `Snapshot.lsn`.
+    `source.sequence` is null); after them changes, none of which lies below that LSN or is in the rows already, and no truncate. It
+    trusts that changes arrive in the order of the connector: hold later ones against `Snapshot.lsn`.
     """
     bounds = await reader.bounds()
     scans = {partition: _Scan(partition, first) for partition, (first, _) in bounds.items()}
@@ -68,35 +54,14 @@ async def last_snapshot(reader: Reader) -> Snapshot:
         if later[partition][0] > start[partition]:
             _refuse(f"{partition} now begins at offset {later[partition][0]}: rows of the snapshot are gone from it")
     _check_marks([scan for scan in scans.values() if scan.lsn == lsn])
+    for partition, scan in scans.items():
+        rows_end = scan.stretch.end if scan.stretch is not None and scan.lsn == lsn else start[partition]
+        at = await overlapping(reader, partition, start[partition], rows_end, later[partition][1])
+        if at is not None:
+            _refuse(f"the change at {partition}:{at} is in the rows of the snapshot already, as where the slot was there before it")
     if not is_followed:
         _refuse(f"no change has come after the snapshot at LSN {lsn} yet, so it cannot be told whether it overlaps with what comes")
     return Snapshot(lsn, start)
-
-
-class KafkaReader:
-    """The topics as they are in Kafka. consumer: started, in no group, with isolation level read_committed; it is this reader's alone."""
-
-    def __init__(self, consumer: AIOKafkaConsumer, topics: Iterable[str]) -> None:
-        self._consumer, self._topics = consumer, list(topics)
-
-    async def bounds(self) -> Bounds:
-        await self._consumer._client.set_topics(self._topics)  # aiokafka shows no other way without a subscription
-        at = [TopicPartition(topic, number) for topic in self._topics for number in self._consumer.partitions_for_topic(topic) or ()]
-        first, end = await self._consumer.beginning_offsets(at), await self._consumer.end_offsets(at)
-        return {Partition(*p): (first[p], end[p]) for p in at}
-
-    async def records(self, partition: Partition, start: int, end: int) -> AsyncIterator[Record]:
-        at = TopicPartition(*partition)
-        if start == end:
-            return  # aiokafka's fetcher hangs where it is assigned and at once stopped
-        self._consumer.assign([at])
-        self._consumer.seek(at, start)
-        # the position passes gaps and the ends of transactions too, which no record tells of
-        while await self._consumer.position(at) < end:
-            fetched = await self._consumer.getmany(at, timeout_ms=WAIT_MS)
-            for record in fetched.get(at, ()):
-                if record.offset < end:
-                    yield record
 
 
 class _Told(Struct):
@@ -127,7 +92,8 @@ class _Change:
 
 @dataclass(slots=True)
 class _Stretch:
-    """Rows `r` of one LSN with nothing between them. ms: the earliest of their times. marks: how many are a table's first, and last."""
+    """Rows `r` of one LSN with nothing between them. end: the offset after them. ms: the earliest of their times.
+    marks: how many are a table's first, and last."""
 
     offset: int
     lsn: int | None
@@ -135,8 +101,10 @@ class _Stretch:
     is_cut: bool
     is_first: bool = True
     marks: Counter[str] = field(default_factory=Counter)
+    end: int = 0
 
     def see(self, record: Record, change: _Change) -> None:
+        self.end = record.offset + 1
         self.ms = min(self.ms, record.timestamp)
         self.is_first &= change.is_first and change.mark != "incremental"
         self.marks[str(change.mark).removesuffix("_in_data_collection")] += 1

@@ -18,7 +18,7 @@ from projectors.observing import Observer
 from projectors.reading import SourceChanged
 from projectors.records.envelope import Undecodable
 from projectors.rows import Reached, Rows, Written
-from projectors.snapshot import Reader
+from projectors.topic_reader import Reader
 from projectors.transaction import Outgoing, write_together
 from schema.positions import Partition
 

@@ -32,7 +32,7 @@ from projectors.dead_letters import CannotDelete, Owner, find_letters, remove_le
 from projectors.erasure import Erasure, NotSettled, Traces, left_in_sql
 from projectors.generations import Generations
 from projectors.log import end
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from schema import layout
 from schema.definition import Definition
 from schema.positions import Partition

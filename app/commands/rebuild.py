@@ -30,8 +30,9 @@ from projectors.filling import Filling, start_of
 from projectors.generations import Bounds, GenerationRefused, reached_offsets
 from projectors.log import end
 from projectors.rows_at import NoOffsets
-from projectors.snapshot import KafkaReader, SnapshotUnsound, last_snapshot
+from projectors.snapshot import SnapshotUnsound, last_snapshot
 from projectors.sweeping import sweep
+from projectors.topic_reader import KafkaReader
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation

@@ -11,7 +11,7 @@ from app.feeds import open_consumer
 from demo.servers import connect
 from demo.servers.server import Server
 from projectors.log import end
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from tests.cdc.captured import SINCE, Captured, open_captured
 from tests.cdc.paired import UserView
 from tests.cdc.writers import USERS, write_through_kills

@@ -68,7 +68,7 @@ async def test_f26_replication_slot_dropped(captured_scene: OpenCapturedScene, c
 
 async def test_f15_snapshot_again_in_mid_topic(captured_scene: OpenCapturedScene, connect_at: Connect) -> None:
     """A connector loses its offsets under load, and its slot stays: it takes another snapshot, which overlaps with the changes around
-    it. The projector stops with the commands. `viewgate rebuild --from snapshot` puts nothing live that differs; `--from sql` heals."""
+    it. The projector stops with the commands. `viewgate rebuild --from snapshot` is refused; `--from sql` heals."""
     async with captured_scene(connect_at) as scene:
         await scene.goes_on(2)
         await _begun_anew(scene, connect_at)

@@ -20,7 +20,7 @@ from demo.servers.server import Server
 from loaders.cache_aside import CacheAsideLoader
 from projectors.dead_letters import POSITION, Owner, find_letters, position, remove_letters
 from projectors.log import Record
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from schema import layout
 from schema.definition import read_definition
 from schema.fields import Row

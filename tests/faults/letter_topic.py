@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from projectors.dead_letters import Headers
 from projectors.log import Record
-from projectors.snapshot import Bounds
+from projectors.topic_reader import Bounds
 from schema.positions import Partition
 from tests.faults.memory import Stored
 

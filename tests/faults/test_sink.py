@@ -20,7 +20,7 @@ from demo.servers.server import Server
 from demo.sink import OtherSink, Sink, end_offsets, sink, sunk
 from projectors.log import end
 from projectors.records import decoders
-from projectors.snapshot import KafkaReader
+from projectors.topic_reader import KafkaReader
 from schema.fields import Row
 from schema.positions import Partition
 from schema.sql import POSITIONS

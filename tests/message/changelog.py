@@ -11,8 +11,8 @@ from aiokafka.errors import KafkaTimeoutError, ProducerFenced
 from projectors.log import Batch, Record
 from projectors.records.envelope import Change, decoder
 from projectors.rows import Rows, Written
-from projectors.snapshot import Bounds
 from projectors.stage import Stage
+from projectors.topic_reader import Bounds
 from schema.fields import Row
 from schema.positions import Partition
 from tests.faults.memory import Buried, HandClock, Stored, Tally

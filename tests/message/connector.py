@@ -11,7 +11,7 @@ import msgspec
 from projectors.fold import Effects, fold
 from projectors.log import Record
 from projectors.records.envelope import decoder
-from projectors.snapshot import Bounds
+from projectors.topic_reader import Bounds
 from schema.definition import Definition, read_definition
 from schema.fields import Column, Count, Row
 from schema.positions import Partition
@@ -61,11 +61,11 @@ class Topics:
         source = {"snapshot": "last" if op == "r" else "false"} | source
         told = {"lsn": lsn, "sequence": msgspec.json.encode(pair).decode(), **source}
         value = msgspec.json.encode({"op": op, "before": before, "after": after, "source": told if lsn is not None else {}, "ts_ms": 5})
-        return self.append(Partition(self.definition.topic(type(row)), key % PARTITIONS), value)
+        return self.append(Partition(self.definition.topic(type(row)), key % PARTITIONS), value, b"%d" % key)
 
-    def append(self, partition: Partition, value: bytes | None) -> Stored:
+    def append(self, partition: Partition, value: bytes | None, key: bytes | None = None) -> Stored:
         lying = self.records_[partition]
-        lying.append(Stored(lying[-1].offset + 1 if lying else 0, self.now_ms, None, value))
+        lying.append(Stored(lying[-1].offset + 1 if lying else 0, self.now_ms, key, value))
         return lying[-1]
 
     async def bounds(self) -> Bounds:
@@ -131,7 +131,10 @@ def marked(rows: Sequence[Row]) -> list[tuple[Row, str]]:
 
 
 class History:
-    """A connector that streams, ends, takes a snapshot, and streams on: from the right commit, or from one that the snapshot has."""
+    """A connector that streams, ends, takes a snapshot, and streams on: from the right commit, or from one that the snapshot has.
+
+    late: the slot was there, so the snapshot is taken a moment after its LSN was read, from which it streams on.
+    """
 
     def __init__(self, seed: int) -> None:
         self._rng = random.Random(seed)
@@ -145,7 +148,7 @@ class History:
             self._write()
             self._stream()
             self._write()
-            self._snapshot(rng.choice(("fresh", "fresh", "fresh", "running", "catch-up", "one table")))
+            self._snapshot(rng.choice(("fresh", "fresh", "fresh", "late", "running", "catch-up", "one table")))
         self._write()
         self.database.commit()
         self._stream()
@@ -168,6 +171,9 @@ class History:
     def _snapshot(self, kind: str) -> None:
         flushed = self._last_commit if kind == "catch-up" else None
         lsn = flushed or self.database.lsn + 1
+        if kind == "late":
+            self._streamed, self._last_commit = len(self.database.commits), None
+            self._write()
         self.topics.now_ms += self._rng.randint(0, 2)
         tables = [[row for (table, _), row in self.database.rows.items() if table is wanted] for wanted in (People, Follows)]
         rows = [(row, mark) for table in tables[: 1 if kind == "one table" else 2] for row, mark in marked(table)]

@@ -12,7 +12,7 @@ from demo.publish import envelope
 from projectors.dead_letters import LARGEST, POSITION, DeadLetterTopic, Owner, find_letters, mark_replayed, remove_letters
 from projectors.letters import Letter, Today, Wanted, read_letters, share_of
 from projectors.log import Record
-from projectors.snapshot import Bounds
+from projectors.topic_reader import Bounds
 from schema.definition import read_definition
 from schema.fields import Row
 from schema.generation import Generation

@@ -6,7 +6,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 from demo.servers.kafka import create_topics
 from demo.servers.server import Server
-from projectors.snapshot import Bounds, KafkaReader, SnapshotUnsound, last_snapshot
+from projectors.snapshot import SnapshotUnsound, last_snapshot
+from projectors.topic_reader import Bounds, KafkaReader
 from schema.positions import Partition
 from tests.message.connector import DEFINITION, PARTITIONS, Follows, History, People, Topics
 
@@ -64,6 +65,29 @@ async def test_a_snapshot_of_a_connector_that_had_streamed_is_refused(topics: To
     for op, row, lsn in (("r", Follows(2, 1), 61), ("r", People(1, "new"), 61), ("c", Follows(3, 1), 70)):
         topics.send(op, None, row, lsn, 60)
     assert "had streamed before" in await refusal(topics)
+
+
+@pytest.mark.parametrize(
+    ("op", "before", "after"),
+    [
+        ("c", None, People(1, "new")),
+        ("u", People(1, "old"), People(1, "new")),
+        ("d", People(7, "gone"), None),
+        ("d", People(2, "gone"), None),
+    ],
+)
+async def test_a_change_that_the_rows_have_though_its_lsn_is_higher_is_refused(
+    topics: Topics, op: str, before: People | None, after: People | None
+) -> None:
+    topics.send(op, before, after, 61, 60)
+    assert "is in the rows of the snapshot already" in await refusal(topics)
+
+
+async def test_a_change_of_what_the_rows_have_is_not(topics: Topics) -> None:
+    topics.send("u", People(1, "new"), People(1, "newer"), 61, 60)
+    topics.send("u", People(1, "newer"), People(1, "newest"), 62, 61)
+    topics.send("d", Follows(2, 1), None, 63, 62)
+    assert topics.folded((await last_snapshot(topics)).start) == ({1: "newest"}, {1: 1})
 
 
 async def test_a_change_that_is_in_both_is_refused(topics: Topics) -> None:
