@@ -24,6 +24,7 @@ from projectors.apply import RedisStore, StoreUnavailable, check_eviction
 from projectors.building import Build, Filled, LostShards, WholeBuild
 from projectors.captured import CapturedRows, Told
 from projectors.clock import SystemClock
+from projectors.connections import steadied
 from projectors.dead_letters import DeadLetterTopic
 from projectors.filling import Filling
 from projectors.generations import FIRST, Bounds, GenerationDropped, Generations
@@ -190,6 +191,7 @@ async def open_dead_letters(settings: Settings, definition: Definition) -> Async
     topic = dead_letters(settings, definition)
     await _create(settings.kafka_bootstrap, topic)
     producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, enable_idempotence=True)
+    steadied(producer.client)
     await producer.start()
     try:
         yield DeadLetterTopic(producer, topic)

@@ -21,6 +21,7 @@ from app.stopping import pause
 from app.topics import make_topics
 from projectors.apply import StoreUnavailable, reached
 from projectors.clock import SystemClock
+from projectors.connections import steadied
 from projectors.generations import Generations
 from projectors.log import end
 from projectors.owed import Owed
@@ -150,6 +151,7 @@ class Publishing:
         producer = AIOKafkaProducer(
             bootstrap_servers=bootstrap, transactional_id=name, transaction_timeout_ms=TRANSACTION_MS, compression_type="lz4"
         )
+        steadied(producer.client)
         try:
             await producer.start()
             partitions = await producer.partitions_for(name)

@@ -16,6 +16,7 @@ from app.settings import Settings
 from app.stopping import pause
 from app.topics import make_topics, tombstones_kept_ms
 from projectors.clock import SystemClock
+from projectors.connections import steadied
 from projectors.dead_letters import DeadLetters
 from projectors.log import KafkaLog, Record, end
 from projectors.observing import Observer
@@ -99,6 +100,7 @@ class RowTopics:
             compression_type="lz4",
             max_batch_size=BATCH_BYTES,
         )
+        steadied(producer.client)
         closing.push_async_callback(lambda: end(producer.stop()))
         await producer.start()
         return KafkaJournal(producer, FreshReader(self.settings, to.topic), to)

@@ -18,6 +18,7 @@ from app.telemetry import set_up_logs
 from app.views import definition_of
 from demo.servers.process import NotReadyError
 from demo.tables import create_tables
+from projectors.connections import steadied
 from projectors.log import end
 from projectors.records import Decode, decoders
 from projectors.records.envelope import Undecodable
@@ -155,6 +156,7 @@ async def _keep(definition: Definition, bootstrap: str, postgres_url: str, stop:
         isolation_level="read_committed",
         auto_offset_reset="none",
     )
+    steadied(consumer._client)
     try:
         await create_tables(connection, definition)
         await consumer.start()

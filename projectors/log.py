@@ -11,6 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
+from projectors.connections import steadied
 from projectors.topic_ids import Topic, Watch, topic_ids
 from schema.positions import Partition
 
@@ -131,6 +132,7 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
     async def _start(self, topics: Iterable[str]) -> None:
         # aiokafka tells when an answer came, and not when it was asked for: behind a slow link, or while nobody answers, that is long ago
         client = self._consumer._client
+        steadied(client)
         client.send = partial(self._send, client.send)
         self._watch.wanted = sorted(topics)
         await self._consumer.start()

@@ -2,9 +2,8 @@
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,15 +24,26 @@ from tests.conftest import CACHE
 MB = 1024 * 1024
 
 
-class Persistent(Publisher):
-    """Sends again what is refused: a broker whose disk is full answers with errors that a producer takes for final."""
+class Holding(Publisher):
+    """Keeps changes back, in their order, from `hold` to `release`."""
 
-    def _delivered(self, error: Any, record: Any, arrived: Callable[[], None] = lambda: None) -> None:
-        if error is None:
-            arrived()
+    waiting: list[tuple[Any, ...]] | None = None
+
+    def publish(self, *change: Any) -> None:
+        if self.waiting is None:
+            super().publish(*change)
         else:
-            delivered = partial(self._delivered, arrived=arrived)
-            self._producer.produce(record.topic(), record.value(), record.key(), headers=record.headers() or [], on_delivery=delivered)
+            self.waiting.append(change)
+
+    def hold(self) -> None:
+        """What came before is in Kafka, or KafkaException is raised."""
+        self.flush()
+        self.waiting = []
+
+    def release(self) -> None:
+        waiting, self.waiting = self.waiting or [], None
+        for change in waiting:
+            self.publish(*change)
 
 
 async def test_f20_disk_full_of_redis(scene_with: OpenScene) -> None:
@@ -53,18 +63,20 @@ async def test_f20_disk_full_of_redis(scene_with: OpenScene) -> None:
 
 
 async def test_f20_disk_full_of_kafka(scene_with: OpenScene) -> None:
-    """The disk of Kafka, a tmpfs, is full under load: the broker ends itself, for it cannot write its only log folder. Then room is made,
-    and it is started again."""
+    """The disk of Kafka, a tmpfs, is full: the broker ends itself, for it cannot write its only log folder. Changes wait meanwhile, for of
+    those that it refuses nobody knows whether it has written them. Then they go on, room is made, and it is started again."""
     with scratch() as folder, _small_disk(folder / "kafka", 256) as disk:
         async with kafka.start(folder, CACHE, prefer="installed", say=print) as broker, scene_with(kafka_at=broker) as scene:
-            # all at once, so that no change overtakes another
+            # at once, so that no change overtakes another
             scene.writer.publisher.flush()
-            scene.writer.publisher = Persistent(broker.address, scene.road.settings.topic_prefix)
+            scene.writer.publisher = publisher = Holding(broker.address, scene.road.settings.topic_prefix)
             process = broker.process
             assert process
             await scene.goes_on(1)
+            publisher.hold()
             filler = _fill(disk)
             await until(lambda: _ended(process.pid), 60)
+            publisher.release()
             said = process.command.log.read_text()
             assert "No space left on device" in said
             await scene.goes_on(2)
