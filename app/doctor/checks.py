@@ -164,15 +164,17 @@ def clock(ahead_seconds: float) -> Finding:
 
 def address(url: str) -> str:
     """A server's address as it may be shown: nothing of who logs in, nor of the options."""
+    scheme, _, rest = url.partition("://")
+    if scheme.endswith("+cluster"):
+        # several hosts are no URL to Python 3.11.2, if one of them is an address of IPv6
+        nodes = re.split("[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+        return f"{scheme}://{nodes if NODES.fullmatch(nodes) else '…'}"
     try:
         parts = urlsplit(url)
-        if "+cluster" in parts.scheme:
-            nodes = parts.netloc.rpartition("@")[2]
-            return f"{parts.scheme}://{nodes if NODES.fullmatch(nodes) else '…'}"
         port = f":{parts.port}" if parts.port else ""
     except ValueError:
         # what stands where the port should be may be the end of a password
-        return f"{url.partition('://')[0]}://…"
+        return f"{scheme}://…"
     host = parts.hostname or ""
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}{parts.path}"
 
