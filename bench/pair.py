@@ -1,7 +1,6 @@
 """The production loop in two processes: one consumer group, each with half of the partitions. Begun when each has its half."""
 
 import asyncio
-import resource
 import time
 from dataclasses import dataclass
 from multiprocessing import Queue, get_context
@@ -12,7 +11,7 @@ import uvloop
 
 from bench.contender import Task, open_consumer
 from bench.ours import Ours, Unfailing, keep
-from bench.stopwatch import Run
+from bench.stopwatch import Run, peak_mb
 from projectors.log import Fetched, KafkaLog
 from schema.positions import Partition
 
@@ -115,8 +114,7 @@ async def _project_part(task: Task, number: int, shared: _Shared) -> None:
     if log.began is None or ending.ended is None:
         raise RuntimeError("a process had nothing to do")
     wall, cpu = (end - start for start, end in zip(log.began, ending.ended, strict=True))
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-    shared.parts.put(_Part(log.began[0], log.began[0] + wall, cpu, peak, log.fetches))
+    shared.parts.put(_Part(log.began[0], log.began[0] + wall, cpu, peak_mb(), log.fetches))
 
 
 async def _stop_at_the_end(task: Task, applied: Any, stop: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 import resource
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,17 @@ class Stopwatch:
         if self._stopped is None or self.applied != self.events:
             raise RuntimeError(f"{self.applied} events were applied, and there are {self.events}")
         wall, cpu = (end - start for start, end in zip(self._started, self._stopped, strict=True))
-        return Run(wall, cpu, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, self.fetches)
+        return Run(wall, cpu, peak_mb(), self.fetches)
+
+
+def peak_mb() -> int:
+    """The most memory that this process has had."""
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    # not what getrusage tells: that begins with the memory of the process that started this one
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
 def _now() -> tuple[float, float]:

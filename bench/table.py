@@ -36,11 +36,11 @@ def print_results(results: list[Result], promises: Mapping[str, str], events: in
     """A line per contender and distribution, then what each promises (by its name) and what to bear in mind."""
     console = Console(width=140)
     console.print(f"\n{machine()}; {', '.join(servers)}; {versions(*LIBRARIES)}")
-    title = f"{events:,} follow events from six partitions, two counts each, {len(_runs(results, *_first(results)))} rounds"
+    title = f"{events:,} follow events from six partitions, two counts each, the median of {len(_runs(results, *_first(results)))} rounds"
     table = Table(title=title, title_justify="left")
     for heading in ("distribution", "contender"):
         table.add_column(heading)
-    for heading in ("events/s (median)", "min to max", "viewgate to it", "µs of its CPU per event", "of Redis's", "fetches", "peak MB"):
+    for heading in ("events/s", "min to max", "viewgate to it", "µs of its CPU", "of Redis's", "fetches", "peak MB"):
         table.add_column(heading, justify="right")
     # as they ran: by distribution, then by contender
     for contender, distribution in dict.fromkeys((result.contender, result.distribution) for result in results):

@@ -5,6 +5,8 @@ import os
 import re
 import sys
 from asyncio.subprocess import PIPE, STDOUT, create_subprocess_exec
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,7 @@ from bench import projector
 from bench.contender import Task
 from bench.events import Counts, counts, events
 from bench.plain import Plain
-from bench.stopwatch import Run
+from bench.stopwatch import Run, peak_mb
 from bench.table import Result, print_results
 from demo.servers.server import Server
 
@@ -103,6 +105,13 @@ def _program() -> typer.Typer:
     program = typer.Typer()
     program.command()(projector.main)
     return program
+
+
+def test_the_memory_of_a_run_is_its_own_and_not_that_of_who_started_it() -> None:
+    held = bytearray(400 << 20)
+    with ProcessPoolExecutor(1, get_context("spawn")) as process:
+        assert 5 < process.submit(peak_mb).result() < 200
+    assert peak_mb() > len(held) >> 20
 
 
 def test_the_counts_are_what_the_events_amount_to() -> None:
