@@ -16,6 +16,7 @@ from app.letters import Outcome
 from projectors.audit import Mismatch
 from projectors.letters import Letter
 from projectors.log import Record
+from projectors.records.columns import UNREADABLE
 
 SHOWN, LONGEST_SHOWN = 20, 10_000
 # but for the end of a line
@@ -75,7 +76,7 @@ def _readable(part: bytes | None) -> str:
         return "none"
     try:
         text = msgspec.json.format(part, indent=2).decode() if part[:1] in {b"{", b"["} else part.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         text = part.decode(errors="backslashreplace")
     text = _printable(text)
     return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}… ({len(part):,} bytes)"

@@ -1,7 +1,6 @@
 """The production loop in two processes: one consumer group, each with half of the partitions. Begun when each has its half."""
 
 import asyncio
-import time
 from dataclasses import dataclass
 from multiprocessing import Queue, get_context
 from multiprocessing.sharedctypes import Synchronized, SynchronizedArray
@@ -11,7 +10,7 @@ import uvloop
 
 from bench.contender import Task, open_consumer
 from bench.ours import Ours, Unfailing, keep
-from bench.stopwatch import Run, peak_mb
+from bench.stopwatch import Run, now, peak_mb
 from projectors.log import Fetched, KafkaLog
 from schema.positions import Partition
 
@@ -21,7 +20,7 @@ LONGEST_SECONDS = 600
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What one process did. Moments: `time.perf_counter`, which all processes of a machine share."""
+    """What one process did. Moments: see `now`."""
 
     began: float
     ended: float
@@ -79,7 +78,7 @@ class _HalfOfTheLog(KafkaLog):
         fetched = await super().fetch()
         if self._begun:
             if fetched.batches:
-                self.began = self.began or _now()
+                self.began = self.began or now()
                 self.fetches += 1
             return fetched
         self._mine = (self._mine - {*fetched.revoked}) | {*fetched.assigned}
@@ -99,7 +98,7 @@ class _Ending(Unfailing):
         if changes:
             with self._applied.get_lock():
                 self._applied.value += changes
-            self.ended = _now()
+            self.ended = now()
 
 
 def _measure_part(task: Task, number: int, shared: _Shared) -> None:
@@ -121,7 +120,3 @@ async def _stop_at_the_end(task: Task, applied: Any, stop: asyncio.Event) -> Non
     while applied.value < task.events:  # noqa: ASYNC110 - the other process tells of it too
         await asyncio.sleep(0.01)
     stop.set()
-
-
-def _now() -> tuple[float, float]:
-    return time.perf_counter(), time.process_time()

@@ -29,14 +29,14 @@ class Stopwatch:
 
     def in_hand(self) -> None:
         if not self.fetches:
-            self._started = _now()
+            self._started = now()
         self.fetches += 1
 
     def acknowledged(self, events: int) -> bool:
         """Whether these were the last."""
         self.applied += events
         if self.applied >= self.events and self._stopped is None:
-            self._stopped = _now()
+            self._stopped = now()
         return self._stopped is not None
 
     def run(self) -> Run:
@@ -56,5 +56,6 @@ def peak_mb() -> int:
     return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) // 1024
 
 
-def _now() -> tuple[float, float]:
+def now() -> tuple[float, float]:
+    """Of the wall, by a clock that all processes of a machine share, and of this process's processor, in seconds."""
     return time.perf_counter(), time.process_time()

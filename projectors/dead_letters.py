@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
 
 from projectors.log import Record
+from projectors.records.columns import UNREADABLE
 from projectors.topic_reader import Bounds, Reader
 from schema.definition import Definition
 from schema.layout import LONGEST_KEY
@@ -205,5 +206,5 @@ def told(letter: Record, header: str) -> str:
 def _read(part: bytes | None) -> Any:
     try:
         return msgspec.json.decode(part or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
@@ -55,24 +55,24 @@ class OneServer:
 
     async def exchange(self, commands: Sequence[Packed], check: Check) -> list[Any]:
         packed = b"".join([command for _, command in commands])
-        async with self._connected() as connection:
+        async with connection_of(self._redis.connection_pool) as connection:
             check()
             return await connection.retry.call_with_retry(
                 lambda: exchange(connection, packed, len(commands)), lambda _: connection.disconnect()
             )
 
-    @asynccontextmanager
-    async def _connected(self) -> AsyncIterator[AbstractConnection]:
-        pool = self._redis.connection_pool
-        connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
-        try:
-            yield connection
-        except BaseException:
-            # replies not yet read would answer the next command of whoever gets this connection
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
+
+@asynccontextmanager
+async def connection_of(pool: ConnectionPool) -> AsyncIterator[AbstractConnection]:
+    """One of a pool's; closed where the block fails, for replies not yet read would answer the next command of whoever gets it."""
+    connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
+    try:
+        yield connection
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    finally:
+        await pool.release(connection)
 
 
 def exchange_of(redis: Redis) -> Exchange:

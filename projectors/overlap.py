@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import msgspec
 from msgspec import Raw, Struct
 
+from projectors.records.columns import UNREADABLE
 from projectors.records.envelope import Op
 from projectors.topic_reader import Reader
 from schema.positions import Partition
@@ -58,5 +59,5 @@ def _told(value: bytes | None) -> _Told | None:
     """None for what no projector counts."""
     try:
         return _TOLD.decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None

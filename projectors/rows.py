@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from projectors.log import Record
+from projectors.records.columns import UNREADABLE
 from projectors.records.envelope import Undecodable, decoder
 from schema.fields import Row
 
@@ -136,7 +137,7 @@ def _row(value: bytes | None) -> bytes | None:
         raise Undecodable(f"the row has {len(value):,} bytes, and {LARGEST:,} is the most that there is room for, before and after")
     try:
         columns = _COLUMNS.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNREADABLE as error:
         raise Undecodable(str(error)) from error
     if columns is None:
         return None

@@ -10,6 +10,7 @@ from msgspec import Raw, Struct
 
 from projectors.log import Record
 from projectors.overlap import overlapping
+from projectors.records.columns import UNREADABLE
 from projectors.records.envelope import Op
 from projectors.topic_reader import Bounds, Reader
 from schema.positions import Partition
@@ -251,7 +252,7 @@ def _decode(value: bytes | None) -> _Change | None:
     try:
         # an empty text is no JSON
         told = _TOLD.decode(value or b"")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         return None
     try:
         source = _SOURCE.decode(told.source) or _Source()

@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.cluster.url import Address
 from app.pool import Pool
+from projectors.exchange import connection_of
 
 # how often the cluster is asked again while nodes say that slots have moved
 ASK_SECONDS = 1.0
@@ -114,23 +115,12 @@ class Nodes:
 
     @asynccontextmanager
     async def _connection(self, address: Address) -> AsyncIterator[AbstractConnection]:
-        pool = self._pool(address)
         try:
-            connection = await pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
+            async with connection_of(self._pool(address)) as connection:
+                yield connection
         except (RedisConnectionError, RedisTimeoutError):
             self.doubt()
             raise
-        try:
-            yield connection
-        except (RedisConnectionError, RedisTimeoutError):
-            self.doubt()
-            await connection.disconnect(nowait=True)
-            raise
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
 
     def _pool(self, address: Address) -> Pool:
         if address not in self._pools:

@@ -58,6 +58,8 @@ def connector(name: str, address: str, tables: Iterable[str], prefix: str, setti
         "table.include.list": ",".join(f"{SCHEMA}.{table}" for table in tables),
         "slot.name": name,
         "publication.name": f"{name}_publication",
+        # of one topic.prefix: else their metrics have one name, which each waits a minute for when it starts
+        "custom.metric.tags": f"connector={name}",
     }
     return Connector(name, {**CONFIG, **database, **own, **settings})
 

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from projectors.records import envelope
+from projectors.records.columns import UNREADABLE
 from projectors.records.envelope import Change, Op, Undecodable
 from schema.fields import PositionKind, Row
 
@@ -37,7 +38,7 @@ def decoder(row: type[R]) -> Callable[[bytes], Change[R] | None]:
     def read(value: bytes) -> Change[R] | None:
         try:
             outer = operation(value)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise Undecodable(str(error)) from error
         op = outer.op if outer.payload is None else outer.payload.op
         if op in TIDIED:

@@ -10,7 +10,7 @@ from projectors.flights import AT_ONCE, Flights
 from projectors.log import Batch, Fetched
 from schema.positions import Partition
 from tests.faults.memory import Rounds
-from tests.simulation.world import World
+from tests.simulation.world import Owner, World
 
 A, B, C = (Partition("people", number) for number in range(3))
 
@@ -107,7 +107,8 @@ def test_a_log_has_more_only_where_something_came() -> None:
     assert not Fetched([Batch(A, 0, 5, ())], ends=ends).has_more({A: 0, B: 7})
 
 
-async def test_the_log_is_read_on_while_redis_has_not_answered_yet_and_nothing_is_in_the_air_at_the_end() -> None:
+async def under_way() -> tuple[World, Owner]:
+    """A projector that has begun to read sixty changes."""
     world, rng = World(), random.Random(1)
     for _ in range(60):
         world.change(rng)
@@ -115,6 +116,11 @@ async def test_the_log_is_read_on_while_redis_has_not_answered_yet_and_nothing_i
     (record,) = await world.fed()
     owner = await world.begin(record, limit=3)
     await owner.run(1)
+    return world, owner
+
+
+async def test_the_log_is_read_on_while_redis_has_not_answered_yet_and_nothing_is_in_the_air_at_the_end() -> None:
+    world, owner = await under_way()
     answered, slow, before = asyncio.Event(), Partition("ties", 0), len(owner.store.sent)
 
     async def pause(at: str) -> None:
@@ -135,13 +141,7 @@ async def test_the_log_is_read_on_while_redis_has_not_answered_yet_and_nothing_i
 
 
 async def test_a_projector_that_is_cancelled_leaves_nothing_in_the_air() -> None:
-    world, rng = World(), random.Random(1)
-    for _ in range(60):
-        world.change(rng)
-    await world.open(by_itself=True)
-    (record,) = await world.fed()
-    owner = await world.begin(record, limit=3)
-    await owner.run(1)
+    _, owner = await under_way()
 
     async def never(at: str) -> None:
         if at == "answer":

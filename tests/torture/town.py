@@ -82,9 +82,7 @@ async def open_town(logs: Path, users: int, changes: int, seed: int) -> AsyncIte
         writers = Writers(pool, road.publisher, history, users, changes, seed)
         await writers.begin()
         for name, (table, told) in CONNECTORS.items():
-            # of one topic.prefix: else their metrics have one name, which each waits a minute for when it starts
-            own = {"custom.metric.tags": f"connector={name}"}
-            await worker.capture(debezium.connector(name, settings.postgres_url, [table], NAME, told | own))
+            await worker.capture(debezium.connector(name, settings.postgres_url, [table], NAME, told))
         for name in CONNECTORS:
             # one that is killed in its first snapshot takes another, which a live view refuses
             await debezium.captured(pool, name, 120)
