@@ -13,8 +13,6 @@ from schema.fields import Row
 from schema.generation import Generation
 from schema.positions import Partition, Watermark
 
-_EXACT_IN_LUA = 2**53
-
 
 @dataclass(frozen=True, slots=True)
 class Advance:
@@ -121,8 +119,8 @@ class Packing:
                 # the shard is called all the same: someone else may have applied only the first half of what cancels out
                 continue
             list_, keys, rows = by_shard[number]
-            # a Lua number is a double: a larger delta travels as text, which HINCRBY takes too
-            list_.append(delta if -_EXACT_IN_LUA <= delta <= _EXACT_IN_LUA else str(delta))
+            # as text: a number of Lua's is a double, which Redis would have to write as digits again
+            list_.append(str(delta))
             keys.append(rows + name)
 
     def _shard(self, shards: dict[int, _Shard], builds: Sequence[str], name: str) -> tuple[_Shard, str]:

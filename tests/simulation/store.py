@@ -5,7 +5,7 @@ What apply.lua does is done here in Python; tests/simulation/test_same_as_redis.
 
 import asyncio
 import copy
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -137,13 +137,18 @@ class MemoryStore:
         return Applied()
 
     def _check(self, hashes: dict[str, Hash], call: Call) -> None:
-        """Before anything is written: a count that is no integer, or near the end of what Redis can add to."""
-        keys = iter(call.keys)
+        """Refused where Redis will not add to a count. Those before it are as they were, but 0 where there was none."""
+        keys, passed = iter(call.keys), list[tuple[str, str]]()
         for code, *deltas in msgspec.msgpack.decode(call.effects)["counts"]:
-            for _ in deltas:
-                stored = hashes.get(next(keys), {}).get(code)
-                if stored is not None and not (len(stored) <= 18 and stored.removeprefix("-").isdigit()):
-                    raise ShardFailed(f"{code} is no integer below 10^17: {stored}")
+            for delta in deltas:
+                key = next(keys)
+                amount = int(hashes.get(key, {}).get(code, "0")) + int(delta)
+                if not -(2**63) <= amount < 2**63:
+                    for one, its in passed:
+                        hashes.setdefault(one, {}).setdefault(its, "0")
+                    self._sweep(hashes, [one for one, _ in passed])
+                    raise ShardFailed(f"{code} of {key} would be {amount}")
+                passed.append((key, code))
 
     def _write(self, hashes: dict[str, Hash], call: Call) -> None:
         effects = msgspec.msgpack.decode(call.effects)
@@ -174,13 +179,17 @@ class MemoryStore:
                 hashes.get(key, {}).pop(row_id, None)
         for row in effects["rows"]:
             hashes[next(keys)] = dict(zip(row[::2], row[1::2], strict=True))
-        for key in emptied:
-            if self.marker not in hashes.get(key, {}) and all(value == "0" for value in hashes.get(key, {}).values()):
-                hashes.pop(key, None)
+        self._sweep(hashes, emptied)
         # Redis keeps no hash without fields
         for key in call.keys:
             if not hashes.get(key, {"": ""}):
                 del hashes[key]
+
+    def _sweep(self, hashes: dict[str, Hash], keys: Iterable[str]) -> None:
+        """A row without a profile, all of whose counts are 0, reads as one that never was."""
+        for key in keys:
+            if self.marker not in hashes.get(key, {}) and all(value == "0" for value in hashes.get(key, {}).values()):
+                hashes.pop(key, None)
 
 
 class MemoryShards:

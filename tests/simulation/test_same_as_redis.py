@@ -75,7 +75,7 @@ class Calls:
 
     def _effects(self) -> Effects:
         rng, some = self._rng, range(6)
-        effects = Effects({name: {rng.choice(some): rng.choice((-2, -1, 0, 1, 2, 2**60)) for _ in range(2)} for name in ("given", "taken")})
+        effects = Effects({name: {rng.choice(some): rng.choice((-2, -1, 0, 1, 2, 2**63 - 1)) for _ in range(2)} for name in ("given", "taken")})
         for key in rng.sample(some, 2):
             effects.profiles[key] = People(key, f"n{rng.randrange(4)}") if rng.random() < 0.6 else None
         for _ in range(2):
@@ -124,7 +124,9 @@ BROKEN = {
     "a watermark is not stored": ("redis.pcall('HSET', KEYS[1], unpack(moved))", "1"),
     "a row of nothing stays": ("if empty then redis.call('DEL', key) end", ""),
     "a release takes all claims": ("else redis.call('HDEL', KEYS[place], claim[1]) end", "else redis.call('DEL', KEYS[place]) end"),
-    "a count may run over": ("#value <= 18", "#value <= 30"),
+    "what was added before a refusal stays": ("give_back(place); ", ""),
+    "a refusal's watermarks stay": ("redis.call('HSET', KEYS[1], unpack(before))", ""),
+    "a refusal leaves rows of nothing": ("if at == refused then return sweep(zeroed) end", "if at == refused then return end"),
 }
 
 
