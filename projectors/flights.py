@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from projectors.log import Batch
 from schema.positions import Partition
 
-# batches in the air at a time: one is folded while Redis works on another; more would only hold more of them in memory
-AT_ONCE = 2
+# batches in the air at a time: one is folded, one is with Redis, and two wait there, so that it never does; more would only take memory
+AT_ONCE = 4
 
 
 class Flights:

@@ -16,8 +16,8 @@ from projectors.topic_ids import Topic, Watch, topic_ids
 from schema.positions import Partition
 
 WAIT_MS = 100
-# the most records of a fetch: aiokafka makes objects of all of them before anything else can run, and has more at hand
-PORTION = 32_768
+# the most records of a fetch, of what aiokafka has at hand, and of how many of them it makes objects before anything else can run
+PORTION, PIECE = 32_768, 4_096
 ANEW = "Run `viewgate rebuild --from sql`, or fill the topics again from the source and run `viewgate rebuild`."
 # of Kafka's protocol
 FETCH = 1
@@ -165,9 +165,7 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
                 raise RetentionPassed(f"Kafka no longer has topic {', '.join(self._watch.gone)}. {ANEW}")
             return Fetched()
         try:
-            # nothing is lost by the time-out: records leave aiokafka's buffer after the last await
-            async with asyncio.timeout(LONGEST_WAIT_SECONDS):
-                fetched = await self._consumer.getmany(timeout_ms=WAIT_MS, max_records=PORTION)
+            fetched = await self._portion()
         except TimeoutError:
             return Fetched()
         except OffsetOutOfRangeError as error:
@@ -181,6 +179,27 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
             asked_ms={partition: min(asked_ms, self._watch.looked_ms) for partition, (asked_ms, _) in told.items()},
             topics=self._watch.topics,
         )
+
+    async def _portion(self) -> Mapping[TopicPartition, list[Record]]:
+        """What there is, piece by piece, so that Redis is not kept waiting. Raises TimeoutError if it is not known what is ours."""
+        fetched: dict[TopicPartition, list[Record]] = {}
+        room, has_more = PORTION, True
+        while room and has_more and not self._revoked:
+            asked = min(PIECE, room)
+            try:
+                # nothing is lost by the time-out: records leave aiokafka's buffer after the last await
+                async with asyncio.timeout(LONGEST_WAIT_SECONDS):
+                    piece = await self._consumer.getmany(timeout_ms=0 if fetched else WAIT_MS, max_records=asked)
+            except TimeoutError:
+                if not fetched:
+                    raise
+                break
+            for at, records in piece.items():
+                fetched.setdefault(at, []).extend(records)
+            found = sum(map(len, piece.values()))
+            room, has_more = room - found, found == asked
+            await asyncio.sleep(0)
+        return fetched
 
     async def _send(self, send: Callable[..., Awaitable[Any]], node_id: int, request: Any, **options: Any) -> Any:
         asked_ms = time.time_ns() // 1_000_000

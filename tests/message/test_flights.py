@@ -12,7 +12,7 @@ from schema.positions import Partition
 from tests.faults.memory import Rounds
 from tests.simulation.world import Owner, World
 
-A, B, C = (Partition("people", number) for number in range(3))
+A, B, C, *_ = MORE = [Partition("people", number) for number in range(AT_ONCE + 1)]
 
 
 def batch(partition: Partition, start: int) -> Batch:
@@ -63,16 +63,16 @@ async def test_a_batch_waits_for_the_one_before_of_its_partition_and_not_for_oth
 
 async def test_no_more_than_so_many_are_worked_on_and_room_waits_for_one_of_them() -> None:
     runway = Runway()
-    for partition in (A, B, C):
+    for partition in MORE:
         runway.begin(partition, 0)
     room = asyncio.create_task(runway.flights.room())
     await turns()
-    assert len(runway.begun) == AT_ONCE == 2
+    assert [partition for partition, _ in runway.begun] == MORE[:AT_ONCE]
     assert not room.done()
     runway.end(B, 0)
     await asyncio.wait_for(room, 5)
     await turns()
-    assert runway.begun == [(A, 0), (B, 0), (C, 0)]
+    assert [partition for partition, _ in runway.begun] == MORE
     await runway.flights.abandon()
 
 
@@ -80,12 +80,12 @@ async def test_no_more_than_so_many_are_worked_on_and_room_waits_for_one_of_them
 async def test_what_one_raises_is_raised_when_the_others_have_ended(waiting: Callable[[Flights], Awaitable[None]]) -> None:
     runway = Runway()
     runway.raises[A, 0] = ValueError("of the first")
-    for partition in (A, B, C):
+    for partition in MORE:
         runway.begin(partition, 0)
         runway.end(partition, 0)
     with pytest.raises(ValueError, match="of the first"):
         await waiting(runway.flights)
-    assert runway.ended == [(B, 0), (C, 0)]
+    assert [partition for partition, _ in runway.ended] == MORE[1:]
     # it is told once
     await runway.flights.land()
 

@@ -75,7 +75,9 @@ class Calls:
 
     def _effects(self) -> Effects:
         rng, some = self._rng, range(6)
-        effects = Effects({name: {rng.choice(some): rng.choice((-2, -1, 0, 1, 2, 2**63 - 1)) for _ in range(2)} for name in ("given", "taken")})
+        effects = Effects(
+            {name: {rng.choice(some): rng.choice((-2, -1, 0, 1, 2, 2**63 - 1)) for _ in range(2)} for name in ("given", "taken")}
+        )
         for key in rng.sample(some, 2):
             effects.profiles[key] = People(key, f"n{rng.randrange(4)}") if rng.random() < 0.6 else None
         for _ in range(2):

@@ -26,7 +26,7 @@ TICK_SECONDS, AWAY_SECONDS, COMMIT_SECONDS = 0.05, 0.2, 5.0
 MOST_AT_ONCE = 50
 ROWS = 20_000
 SHARES = {"users": 0.1, "follows": 0.35, "tweets": 0.25, "likes": 0.3}
-AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError)
+AWAY = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, TimeoutError)
 Act = Callable[[Connection], Awaitable[None]]
 
 
