@@ -11,11 +11,9 @@ import asyncio
 import os
 import random
 import resource
-import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import Awaitable, Mapping
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -30,7 +28,8 @@ from rich.console import Console
 from rich.table import Table
 
 from app.clients import open_redis
-from app.settings import Settings, key_of
+from app.settings import Settings
+from bench.command import viewgate
 from bench.history import COUNTS, Amounts, History, Part
 from bench.machine import machine, versions
 from bench.readers import Readers, Reads
@@ -138,7 +137,7 @@ class Run:
         dice = random.Random(users)
         readers = Readers(redis, DEFINITION, READS_A_SECOND, lambda: str(seed.popular(dice, users)), self.expected)
         try:
-            async with self._viewgate("project") as projector:
+            async with viewgate(self._settings, self._folder, "project") as projector:
                 first = await self._timed("first, nobody reads", {"project": projector.pid}, until(partial(_live, redis), 3600))
                 async with readers.reading() as reads:
                     second = await self._timed("rebuild, under readers", {"project": projector.pid}, self._told("rebuild"))
@@ -183,23 +182,9 @@ class Run:
         used["rebuild"] = ended.ru_utime + ended.ru_stime - children.ru_utime - children.ru_stime
         return Timed(what, seconds, {name: max(0.0, round(cpu, 2)) for name, cpu in used.items()})
 
-    @asynccontextmanager
-    async def _viewgate(self, *command: str) -> AsyncIterator[asyncio.subprocess.Process]:
-        """In a process of its own, told to end with the block if it has not ended by then."""
-        told = {key_of(name): str(value) for name, value in self._settings.model_dump(exclude_unset=True).items()}
-        others = {name: value for name, value in os.environ.items() if not name.startswith("VIEWGATE_")}
-        with (self._folder / f"{command[0]}.log").open("ab") as log:
-            process = await asyncio.create_subprocess_exec(sys.executable, "-m", "app", *command, env=others | told, stdout=log, stderr=log)
-        try:
-            yield process
-        finally:
-            if process.returncode is None:
-                process.terminate()
-                await process.wait()
-
     async def _told(self, *command: str) -> None:
         """Run a command to its end. Raises ServerError with what it said."""
-        async with self._viewgate(*command) as process:
+        async with viewgate(self._settings, self._folder, *command) as process:
             if await process.wait():
                 raise ServerError(f"viewgate {' '.join(command)}: {last_lines((self._folder / f'{command[0]}.log').read_bytes())}")
 
