@@ -14,7 +14,7 @@ import msgspec
 import pytest
 
 from app.settings import Settings
-from bench import celebrity, rebuild
+from bench import celebrity, endurance, rebuild
 from bench.history import COUNTS, Amounts, History, Part
 from bench.picture import Line, log_log
 from bench.readers import Readers
@@ -120,6 +120,34 @@ async def test_a_row_that_is_wrong_or_one_too_many_fails_the_rebuild(view: View)
         await run.check(view.redis, "g1", 2)
     with pytest.raises(rebuild.RowsDiffer, match=f"g1 has {len(BY_ID)} rows, and there are 0 users"):
         await run.check(view.redis, "g1", 0)
+
+
+async def test_a_short_run_of_the_projector_is_right_and_its_memory_looked_at(
+    apache_kafka_at: Server, redis_at: Server, tmp_path: Path
+) -> None:
+    if redis_at.kind == "embedded":
+        pytest.skip("needs an installed redis-server")
+    figures = tmp_path / "figures.json"
+    assert "too short to tell" in await bench("bench.endurance", "--quick", "--minutes", "0.2", "--json", str(figures))
+    found = json.loads(figures.read_text())
+    assert found["events"] == 20_000 * found["rounds"] > 0
+    assert found["looks"][-1]["events"] > found["looks"][0]["events"]
+    assert all(look["mb"] > 20 for look in found["looks"])
+
+
+@pytest.mark.parametrize(("grown", "flat"), [(0.0, True), (0.04, True), (0.06, False)])
+def test_memory_that_grows_is_not_called_flat(grown: float, flat: bool) -> None:
+    looks = [endurance.Look(second, second, 50.0 if second < 60 else 100 * (1 + grown * (second - 60) / 510)) for second in range(600)]
+    figures = endurance.Figures(10, 1, 1, looks, "")
+    assert figures.flat is flat
+    assert endurance.Figures(9, 1, 1, looks, "").flat is None
+
+
+async def test_counts_that_differ_fail_the_run_of_the_projector(view: View) -> None:
+    redis = view.redis.connection_pool.connection_kwargs
+    settings = Settings(redis_url=f"redis://{redis['host']}:{redis['port']}/{redis.get('db', 0)}")
+    with pytest.raises(endurance.CountsDiffer, match="users differ after 3 rounds"):
+        await endurance._check(settings, 1_000, 3)
 
 
 async def test_a_quick_look_at_a_celebrity_is_drawn(redis_at: Server, postgres_at: Server, tmp_path: Path) -> None:
