@@ -16,7 +16,8 @@ def synced(redis: Process) -> Mapping[Path, int]:
 def cut_back(sizes: Mapping[Path, int]) -> int:
     """Of a Redis that was killed: leave its files no longer than they were. How many bytes are gone."""
     gone = 0
-    for path, size in sizes.items():
+    # one that was rewritten meanwhile lies on the disk as a whole, in another file
+    for path, size in ((path, size) for path, size in sizes.items() if path.exists()):
         gone += path.stat().st_size - size
         with path.open("r+b") as file:
             file.truncate(size)
