@@ -3,6 +3,7 @@
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import msgspec
 import structlog
@@ -14,7 +15,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLHTTPResponse
+from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
 from strawberry.types.execution import ExecutionResult
 
 from app import errors, headers
@@ -22,7 +23,7 @@ from app.clients import Clients, open_clients
 from app.headers import BadHeaderError
 from app.pages.routes import Pages
 from app.settings import Settings
-from app.telemetry import GatewayMetrics
+from app.telemetry import GatewayMetrics, PlanMetrics
 from loaders.cache_aside import CacheAsideLoader
 from loaders.fallback import FallbackLoader
 from loaders.sql import SqlLoader
@@ -91,9 +92,11 @@ class Endpoint(GraphQL[graphql.Reading, None]):
 
     def __init__(self, schema: graphql.ViewSchema, loaders: Loaders, settings: Settings, metrics: GatewayMetrics) -> None:
         super().__init__(schema, graphql_ide=None, subscription_protocols=(), multipart_uploads_enabled=False)
+        self._schema = schema
         self._loaders = loaders
         self._settings = settings
         self._metrics = metrics
+        metrics.registry.register(PlanMetrics(schema.plans))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -137,6 +140,13 @@ class Endpoint(GraphQL[graphql.Reading, None]):
         if mode is None:
             raise BadHeaderError("BAD_MODE", f"{MODE}: {wanted!r} is no mode; there are {', '.join(self._loaders)}.")
         return mode
+
+    async def execute_single(self, *, context: graphql.Reading, request_data: GraphQLRequestData, **rest: Any) -> ExecutionResult:  # type: ignore[override]  # it is called by these names
+        planned = None
+        if request_data.query:
+            planned = await self._schema.planned(request_data.query, request_data.variables or {}, context, request_data.operation_name)
+        self._metrics.operations.labels("executor" if planned is None else "plan").inc()
+        return planned or await super().execute_single(context=context, request_data=request_data, **rest)
 
     async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
         failed = errors.formatted(result)

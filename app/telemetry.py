@@ -2,11 +2,15 @@
 
 import logging
 import sys
+from collections.abc import Iterator
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.registry import Collector
 
 from loaders.cache_aside import Outcome
+from schema.compile import Plans
 from schema.positions import Partition
 
 REPEAT_SECONDS = 10.0
@@ -28,11 +32,31 @@ class GatewayMetrics:
         self.fallbacks = Counter(
             "viewgate_fallbacks", "Requests that another mode than the view answered, by reason.", ["reason"], registry=self.registry
         )
+        self.operations = Counter(
+            "viewgate_operations",
+            "GraphQL operations by what answered: a plan or the executor.",
+            ["road"],
+            registry=self.registry,
+        )
         self.cache_reads = Counter("viewgate_cache_reads", "Rows that cache-aside looked for.", ["outcome"], registry=self.registry)
 
     def count(self, outcome: Outcome, rows: int) -> None:
         """Rows that cache-aside looked for."""
         self.cache_reads.labels(outcome).inc(rows)
+
+
+class PlanMetrics(Collector):
+    """How often the plans of a document were known."""
+
+    def __init__(self, plans: Plans) -> None:
+        self._plans = plans
+
+    def collect(self) -> Iterator[Metric]:
+        """Asked at each /metrics."""
+        found = CounterMetricFamily("viewgate_plans", "Documents by whether their plans were known.", labels=["outcome"])
+        for outcome, times in (("hit", self._plans.hits), ("compiled", self._plans.compiled), ("evicted", self._plans.evicted)):
+            found.add_metric([outcome], times)
+        yield found
 
 
 class ProjectorMetrics:

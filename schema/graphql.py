@@ -5,24 +5,27 @@ import operator
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, NewType
 
 import msgspec
 import strawberry
-from graphql import GraphQLError, GraphQLObjectType, get_named_type
+from graphql import DocumentNode, GraphQLError, GraphQLObjectType, GraphQLSchema, get_named_type, parse, validate
 from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_subfields
 from graphql.execution.values import VariableValues
 from strawberry.dataloader import DataLoader
 from strawberry.extensions import MaxTokensLimiter, ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types.execution import ExecutionContext
+from strawberry.types.execution import ExecutionContext, ExecutionResult
 from strawberry.types.field import StrawberryField
 from strawberry.types.scalar import ScalarDefinition
 
 from schema import layout, limits
+from schema.compile import Compiler, Plans
 from schema.definition import Definition, Field
 from schema.fields import Count
 from schema.loader import Loader, LoadError, Read, Row, Rows, load_after
+from schema.plan import RootField
 from schema.positions import Token
 
 BigInt = NewType("BigInt", int)
@@ -44,7 +47,24 @@ class Reading:
         self._loader, self._after = loader, after
         self._reads: DataLoader[Read, Row | None] = DataLoader(self._load)
         self._asked = 0
+        self._known: tuple[Sequence[Read], Rows | Exception] | None = None
         self.rows: Rows | None = None
+
+    async def load(self, reads: Sequence[Read]) -> Rows:
+        """Asked the same once more, it says the same and reads nothing. Raises what the loader raises."""
+        if self._known is None or self._known[0] != reads:
+            self._known = reads, await self._loaded(reads)
+        rows = self._known[1]
+        if isinstance(rows, Exception):
+            raise rows
+        self.rows = rows
+        return rows
+
+    async def _loaded(self, reads: Sequence[Read]) -> Rows | Exception:
+        try:
+            return await (load_after(self._loader, reads, self._after) if self._after else self._loader.load(reads))
+        except Exception as error:  # noqa: BLE001 - raised by `load`, as often as it is asked
+            return error
 
     def read(self, read: Read) -> Awaitable[Row | None]:
         """Raises, when awaited, a GraphQLError: TOO_MANY_READS, or with the code of the LoadError."""
@@ -54,17 +74,34 @@ class Reading:
     async def _load(self, reads: list[Read]) -> Sequence[Row | None]:
         limits.check_rows(self._asked)
         try:
-            self.rows = await (load_after(self._loader, reads, self._after) if self._after else self._loader.load(reads))
+            return (await self.load(reads)).rows
         except LoadError as error:
             raise limits.refused(error.code, str(error)) from error
-        return self.rows.rows
 
 
 _Info = strawberry.Info[Reading, None]
 
 
 class ViewSchema(strawberry.Schema):
-    """Strawberry's schema, silent: who serves it decides what of an error is logged and what is told."""
+    """Strawberry's schema, silent: who serves it decides what of an error is logged and what is told. plans: of its operations."""
+
+    plans: Plans
+
+    async def planned(
+        self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None
+    ) -> ExecutionResult | None:
+        """The operation's answer by its plan; `data` is a msgspec.Raw. None: execute it, with the same Reading, which has what it read."""
+        plan = self.plans.find(text, operation)
+        bound = plan.bind(variables) if plan else None
+        if bound is None:
+            return None
+        try:
+            rows = (await reading.load(bound.reads)).rows if bound.reads else ()
+        except Exception:  # noqa: BLE001 - the executor meets it again, and puts it into GraphQL's words
+            return None
+        data = bound.render(rows)
+        # only who encodes it looks into it
+        return None if data is None else ExecutionResult(msgspec.Raw(data), None)  # type: ignore[arg-type]
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Strawberry's own would log the client's mistakes, with stack traces."""
@@ -72,8 +109,9 @@ class ViewSchema(strawberry.Schema):
 
 def build(definition: Definition) -> ViewSchema:
     """The schema of a view. Execute it with a Reading as context value."""
-    return ViewSchema(
-        _query_type(_Queries(definition)),
+    queries = _Queries(definition)
+    schema = ViewSchema(
+        _query_type(queries),
         config=StrawberryConfig(default_resolver=operator.getitem, scalar_map=SCALARS),
         extensions=[
             lambda: MaxTokensLimiter(limits.MOST_TOKENS),
@@ -81,6 +119,16 @@ def build(definition: Definition) -> ViewSchema:
             lambda: ValidationCache(limits.CACHED_DOCUMENTS),
         ],
     )
+    core = schema._schema  # Strawberry shows its graphql-core schema nowhere else
+    schema.plans = Plans(Compiler(definition, core, queries.roots), partial(_checked, core))
+    return schema
+
+
+def _checked(schema: GraphQLSchema, text: str) -> DocumentNode:
+    document = parse(text, max_tokens=limits.MOST_TOKENS)
+    for error in validate(schema, document, max_errors=1):
+        raise error
+    return document
 
 
 def sdl(definition: Definition) -> str:
@@ -103,6 +151,14 @@ class _Queries:
         self.word = definition.name[0].lower() + definition.name[1:]
         self._row_type = _row_type(definition)
         self._names = {"id": "id"} | {f.camel: f.name for f in definition.fields}
+        self._by_lookup = {f"{self.word}By{f.camel[0].upper()}{f.camel[1:]}": f for f in definition.lookups}
+        lookups = {name: RootField(f.name, many=False) for name, f in self._by_lookup.items()}
+        self.roots = {self.word: RootField("id", many=False), plural(self.word): RootField("id", many=True)} | lookups
+
+    def fields(self) -> dict[str, StrawberryField]:
+        """By their names in GraphQL."""
+        lookups = {name: self.by_lookup(f) for name, f in self._by_lookup.items()}
+        return {self.word: self.by_id(), plural(self.word): self.by_ids()} | lookups
 
     def by_id(self) -> StrawberryField:
         argument = strawberry.argument(description=f"Id of the {self.word}.")
@@ -148,10 +204,7 @@ class _Queries:
 
 
 def _query_type(queries: _Queries) -> type:
-    word = queries.word
-    fields = {word: queries.by_id(), plural(word): queries.by_ids()}
-    fields |= {f"{word}By{f.camel[0].upper()}{f.camel[1:]}": queries.by_lookup(f) for f in queries.definition.lookups}
-    return strawberry.type(type("Query", (), fields), description=f"What can be asked of the {word} view.")
+    return strawberry.type(type("Query", (), queries.fields()), description=f"What can be asked of the {queries.word} view.")
 
 
 def _row_type(definition: Definition) -> type:

@@ -24,6 +24,11 @@ from schema import graphql
 from schema.loader import LoadError, Mode, Rows, SourceUnavailable, ViewNotReady
 
 AWAY = (SourceUnavailable.code, ViewNotReady.code)
+Document = Annotated[str, typer.Argument(help="The query; - reads it from standard input.")]
+Variables = Annotated[
+    list[str] | None, typer.Option("--variable", "-v", metavar="NAME=VALUE", help="A variable; its value is JSON, or else a text.")
+]
+Operation = Annotated[str | None, typer.Option("--operation", help="Which operation of the document it is.")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +41,9 @@ class Answer:
 
 
 def query(
-    document: Annotated[str, typer.Argument(help="The query; - reads it from standard input.")],
-    variable: Annotated[
-        list[str] | None, typer.Option("--variable", "-v", metavar="NAME=VALUE", help="A variable; its value is JSON, or else a text.")
-    ] = None,
-    operation: Annotated[str | None, typer.Option(help="Which operation of the document to run.")] = None,
+    document: Document,
+    variable: Variables = None,
+    operation: Operation = None,
     mode: Annotated[Mode | None, typer.Option(help="The mode that answers, instead of VIEWGATE_MODE.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Only the response, on one line.")] = False,
 ) -> None:
@@ -56,10 +59,8 @@ def query(
     """
     settings = read_settings()
     set_up_logs(settings.log_level)
-    text = sys.stdin.read() if document == "-" else document
-    if not text.strip():
-        raise typer.BadParameter("there is no query in it.", param_hint="document")
-    answer = uvloop.run(ask(settings, text, _variables(variable or []), operation, mode or settings.mode))
+    text = read_document(document)
+    answer = uvloop.run(ask(settings, text, variables(variable), operation, mode or settings.mode))
     if as_json:
         typer.echo(msgspec.json.encode(answer.body).decode())
     else:
@@ -84,17 +85,29 @@ async def ask(settings: Settings, document: str, variables: dict[str, Any], oper
         reading = graphql.Reading(loader)
         began = time.perf_counter()
         try:
-            result = await schema.execute(document, variables, reading, operation_name=operation)
+            planned = await schema.planned(document, variables, reading, operation)
+            result = planned or await schema.execute(document, variables, reading, operation_name=operation)
         except CannotGetOperationTypeError as unknown:
             raise CommandError(f"The document has no operation {operation}: name one of its own with --operation.") from unknown
         seconds = time.perf_counter() - began
     failed = errors.formatted(result)
-    body: dict[str, Any] = {"data": result.data, "errors": failed} if failed else {"data": result.data}
+    # of a plan, data is bytes that are encoded already
+    data = msgspec.json.decode(result.data) if isinstance(result.data, msgspec.Raw) else result.data
+    body: dict[str, Any] = {"data": data, "errors": failed} if failed else {"data": data}
     return Answer(body, reading.rows, seconds)
 
 
-def _variables(given: list[str]) -> dict[str, Any]:
-    return dict(_variable(text) for text in given)
+def read_document(document: str) -> str:
+    """Raises typer.BadParameter."""
+    text = sys.stdin.read() if document == "-" else document
+    if not text.strip():
+        raise typer.BadParameter("there is no query in it.", param_hint="document")
+    return text
+
+
+def variables(given: list[str] | None) -> dict[str, Any]:
+    """Of NAME=VALUE, each value JSON or else a text. Raises typer.BadParameter."""
+    return dict(_variable(text) for text in given or ())
 
 
 def _variable(text: str) -> tuple[str, Any]:

@@ -12,6 +12,7 @@ from app.server import application, gateway
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
 from demo.servers.server import Server
+from schema.compile import Plans
 from schema.loader import Loader
 from tests.request.arranged import DEFINITION
 
@@ -20,8 +21,16 @@ CACHE = Path(__file__).parents[2] / ".cache"
 Open = Callable[..., Awaitable[httpx.AsyncClient]]
 
 
+@pytest.fixture(params=["plan", "executor"])
+def answered_by(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Every test of the API is run twice: answered by plans, and by Strawberry's executor alone."""
+    if request.param == "executor":
+        monkeypatch.setattr(Plans, "find", lambda *_: None)
+    return str(request.param)
+
+
 @pytest.fixture
-async def open_gateway(redis_at: Server, users_at: str) -> AsyncIterator[Open]:
+async def open_gateway(answered_by: str, redis_at: Server, users_at: str) -> AsyncIterator[Open]:
     """A gateway over the two servers, settings given by name, as an HTTP client."""
     async with AsyncExitStack() as opened:
 
@@ -35,7 +44,7 @@ async def open_gateway(redis_at: Server, users_at: str) -> AsyncIterator[Open]:
 
 
 @pytest.fixture
-async def open_over() -> AsyncIterator[Open]:
+async def open_over(answered_by: str) -> AsyncIterator[Open]:
     """A gateway over loaders that are given, mode by mode, and without any server."""
     async with AsyncExitStack() as opened:
 

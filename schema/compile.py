@@ -1,0 +1,200 @@
+"""From the text of a GraphQL document to the plans of its operations. Parsing and validating are given to it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache, partial
+from typing import Any
+
+from graphql import (
+    DirectiveNode,
+    DocumentNode,
+    FragmentDefinitionNode,
+    GraphQLError,
+    GraphQLObjectType,
+    GraphQLSchema,
+    IntValueNode,
+    ListValueNode,
+    OperationDefinitionNode,
+    StringValueNode,
+    ValueNode,
+    VariableDefinitionNode,
+    VariableNode,
+    Visitor,
+    is_list_type,
+    is_non_null_type,
+    type_from_ast,
+    value_from_ast,
+    visit,
+)
+from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_fields, collect_subfields
+from graphql.execution.values import VariableValues
+
+from schema import limits
+from schema.definition import Definition
+from schema.fields import Count
+from schema.plan import Argument, Plan, Root, RootField, Shape, Unplain, Variable
+
+TYPENAME = "__typename"
+
+
+class Plans:
+    """Plans by the text of their document, of those asked for last. check: parses and validates it; raises GraphQLError."""
+
+    def __init__(self, compiler: "Compiler", check: Callable[[str], DocumentNode]) -> None:
+        self._compiler, self.check = compiler, check
+        self._of = lru_cache(limits.CACHED_DOCUMENTS)(self._compiled)
+
+    def find(self, text: str, operation: str | None) -> Plan | None:
+        """The plan of the operation of this name; of the only one, where no name is given. None: the executor says what is wrong."""
+        return self._of(text).get(operation)
+
+    @property
+    def hits(self) -> int:
+        """How often a document was known."""
+        return self._of.cache_info().hits
+
+    @property
+    def compiled(self) -> int:
+        """How often one was not."""
+        return self._of.cache_info().misses
+
+    @property
+    def evicted(self) -> int:
+        """How many were known, and no longer are."""
+        info = self._of.cache_info()
+        return info.misses - info.currsize
+
+    def _compiled(self, text: str) -> Mapping[str | None, Plan]:
+        try:
+            return self._compiler.plans(self.check(text))
+        except GraphQLError:
+            return {}
+
+
+class Compiler:
+    """Makes the plans of one schema. roots: every field of its query type, by its name in GraphQL."""
+
+    def __init__(self, definition: Definition, schema: GraphQLSchema, roots: Mapping[str, RootField]) -> None:
+        self._definition, self._schema, self._roots = definition, schema, roots
+        self._names = {"id": "id"} | {f.camel: f.name for f in definition.fields}
+        self._ints = {f.name for f in definition.fields if isinstance(f.kind, Count)}
+        self._present = {f.name for f in definition.fields if not f.nullable} - self._ints
+        query, row = schema.query_type, schema.get_type(definition.name)
+        if not (isinstance(query, GraphQLObjectType) and isinstance(row, GraphQLObjectType)):
+            raise TypeError(f"the schema is none of the view {definition.name}")
+        self._query, self._row = query, row
+
+    def plans(self, document: DocumentNode) -> Mapping[str | None, Plan]:
+        """Of each operation of a valid document, by its name; of the only one, by None too."""
+        fragments = {one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)}
+        operations = [one for one in document.definitions if isinstance(one, OperationDefinitionNode)]
+        plans: dict[str | None, Plan] = {one.name.value if one.name else None: self._plan(one, fragments) for one in operations}
+        return plans | {None: next(iter(plans.values()))} if len(operations) == 1 else plans
+
+    def _plan(self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode]) -> Plan:
+        variables = [self._variable(one) for one in operation.variable_definitions or ()]
+        switches = _Switches()
+        for node in (operation, *fragments.values()):
+            visit(node, switches)
+        # fragments of other operations hang on others
+        own = [one.name for one in variables if one.name in switches.found]
+        return Plan(variables, own, partial(self._shape, operation, fragments), self._definition.key_type)
+
+    def _variable(self, definition: VariableDefinitionNode) -> Variable:
+        type_: Any = type_from_ast(self._schema, definition.type)
+        default = None if definition.default_value is None else value_from_ast(definition.default_value, type_)
+        required = is_non_null_type(type_) and definition.default_value is None
+        return Variable(definition.variable.name.value, _coerce(type_), required, default)
+
+    def _shape(
+        self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode], switches: Mapping[str, bool]
+    ) -> Shape | None:
+        values = VariableValues({}, dict(switches))
+        details = {name: FragmentDetails(fragment) for name, fragment in fragments.items()}
+        selected = collect_fields(self._schema, details, values, self._query, operation).grouped_field_set
+        slots, roots = [], []
+        for key, nodes in selected.items():
+            name = nodes[0].node.name.value
+            if name == TYPENAME:
+                slots.append(f'"{key}":"{self._query.name}"')
+            elif name in self._roots:
+                slots.append(f'"{key}":%b')
+                fields = collect_subfields(self._schema, details, values, operation, self._row, nodes).grouped_field_set
+                roots.append(self._root(self._roots[name], nodes[0], fields))
+            else:
+                return None
+        return Shape(_object(slots), tuple(roots))
+
+    def _root(self, field: RootField, details: FieldDetails, selected: Mapping[str, Sequence[FieldDetails]]) -> Root:
+        asked = {key: nodes[0].node.name.value for key, nodes in selected.items()}
+        # in the definition's order, so that equal selections make equal Reads
+        fields = tuple(name for camel, name in self._names.items() if camel in asked.values())
+        slots = [f'"{key}":"{self._row.name}"' if camel == TYPENAME else f'"{key}":%b' for key, camel in asked.items()]
+        places = tuple(fields.index(self._names[camel]) for camel in asked.values() if camel != TYPENAME)
+        ints, present = (tuple(place for place, name in enumerate(fields) if name in names) for names in (self._ints, self._present))
+        (argument,) = details.node.arguments or ()
+        return Root(field, _argument(argument.value, many=field.many), fields, _object(slots), places, ints, present)
+
+
+class _Switches(Visitor):
+    """The variables on which @skip and @include hang."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: set[str] = set()
+
+    def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
+        self.found |= {one.value.name.value for one in node.arguments or () if isinstance(one.value, VariableNode)}
+
+
+def _object(slots: Sequence[str]) -> bytes:
+    return b"{%b}" % ",".join(slots).encode()
+
+
+def _argument(node: ValueNode, *, many: bool) -> Argument:
+    if isinstance(node, VariableNode):
+        name = node.name.value
+        return (lambda values: values[name]) if many else (lambda values: (values[name],))
+    if isinstance(node, ListValueNode):
+        parts = [_argument(one, many=False) for one in node.values]
+        return lambda values: [text for part in parts for text in part(values)]
+    if isinstance(node, StringValueNode | IntValueNode):
+        texts = (node.value,)
+        return lambda values: texts
+    raise TypeError(f"a valid document has no {node.kind} here")
+
+
+def _coerce(type_: Any) -> Callable[[Any], Any]:
+    """Of a type in GraphQL. None of another than these is the type of an argument here."""
+    inner = type_.of_type if is_non_null_type(type_) else type_
+    return _ids if is_list_type(inner) else _PLAIN.get(inner.name, _unplain)
+
+
+def _id(value: Any) -> str:
+    if type(value) is str:
+        return value
+    if type(value) is int:
+        return str(value)
+    raise Unplain
+
+
+def _ids(value: Any) -> list[str]:
+    return [_id(one) for one in value] if type(value) is list else [_id(value)]
+
+
+def _text(value: Any) -> str:
+    if type(value) is str:
+        return value
+    raise Unplain
+
+
+def _bool(value: Any) -> bool:
+    if type(value) is bool:
+        return value
+    raise Unplain
+
+
+def _unplain(value: Any) -> Any:
+    raise Unplain
+
+
+_PLAIN: Mapping[str, Callable[[Any], Any]] = {"ID": _id, "String": _text, "Boolean": _bool}
