@@ -45,17 +45,18 @@ CUSTOMER = Drawn(
 )
 
 
-async def both(asked: Asked, schema: graphql.ViewSchema, rows: Mapping[str, Mapping[str, object]]) -> None:
+async def both(asked: Asked, schema: graphql.ViewSchema, rows: Mapping[str, Mapping[str, object]]) -> str:
+    """What came of it."""
     planned, executed = MemoryLoader(rows), MemoryLoader(rows)
     answer = await schema.planned(asked.text, asked.variables, graphql.Reading(planned), asked.operation)
     result = await by_executor(asked, schema, executed)
-    event("planned" if answer is not None else "failed" if result.errors else "succeeded without a plan")
     if answer is not None:
         assert result.errors is None, asked
         assert bytes(answer.data) == msgspec.json.encode(result.data)
         assert planned.loads == executed.loads
     elif not asked.wild:
         assert result.errors is not None, asked
+    return "planned" if answer is not None else "failed" if result.errors else "succeeded without a plan"
 
 
 async def by_executor(asked: Asked, schema: graphql.ViewSchema, loader: MemoryLoader) -> ExecutionResult:
@@ -70,13 +71,13 @@ async def by_executor(asked: Asked, schema: graphql.ViewSchema, loader: MemoryLo
 @given(requests(USER))
 @settings(max_examples=200, deadline=None)
 async def test_a_plan_answers_what_the_executor_answers_and_plain_requests_have_one(asked: Asked) -> None:
-    await both(asked, SCHEMA, ROWS)
+    event(await both(asked, SCHEMA, ROWS))
 
 
 @given(requests(CUSTOMER))
 @settings(max_examples=60, deadline=None)
 async def test_plans_of_another_definition_do_so_too(asked: Asked) -> None:
-    await both(asked, CUSTOMERS, CUSTOMER_ROWS)
+    event(await both(asked, CUSTOMERS, CUSTOMER_ROWS))
 
 
 @pytest.mark.parametrize("error", [ViewUnavailable("away"), FieldMissing("lost")])
@@ -135,3 +136,33 @@ async def test_operations_are_counted_by_what_answered_them(open_over: Open, ans
         assert 'viewgate_plans_total{outcome="compiled"} 2.0' in told
     else:
         assert 'viewgate_operations_total{road="executor"} 3.0' in told
+
+
+@pytest.mark.parametrize(
+    ("text", "variables", "planned"),
+    [
+        ('{ user(id: "5") { followingCount } }', {}, True),
+        ('{ user(id: "5") { tweetCount } }', {}, False),
+        ('{ user(id: "5") { likeCount } }', {}, False),
+        ('{ user(id: "6") { username name } }', {}, True),
+        ('{ a: user(id: "1") { id } b: user(id: "6") { joinedAt } }', {}, False),
+        ('{ users(ids: ["1", "6"]) { joinedAt } }', {}, False),
+        ("query ($id: ID!) { user(id: 1) { id } b: user(id: $id) @skip(if: true) { id } }", {}, False),
+        ("query ($id: ID!) { user(id: 1) { id } b: user(id: $id) @skip(if: true) { id } }", {"id": "2"}, True),
+        ("query ($no: Boolean = false) { user(id: 1) { id name @include(if: $no) } }", {}, True),
+        ("query ($no: Boolean = false) { user(id: 1) { id name @include(if: $no) } }", {"no": None}, False),
+        ("query ($ids: [ID!]!) { users(ids: $ids) { id } }", {"ids": [1, "2"]}, True),
+        ("query ($ids: [ID!]!) { users(ids: $ids) { id } }", {"ids": ["1", None]}, False),
+        ("query ($ids: [ID!]!) { users(ids: $ids) { id } }", {"ids": ["1"] * 101}, False),
+        ("query ($id: ID! = 3) { users(ids: [$id, 1]) { username } }", {}, True),
+        ("query ($ids: [ID!] = 3) { users(ids: $ids) { username } }", {}, True),
+        ("{ users(ids: 3) { username } }", {}, True),
+        ("query ($id: ID!) { user(id: $id) { id } }", {"id": True}, False),
+        ("query ($id: ID!) { user(id: $id) { id } }", {"id": 1.0}, False),
+        ('{ user(id: "1") @skip(if: true) { id } }', {}, True),
+        ('{ user(id: "1") { id @skip(if: true) } }', {}, True),
+        ("{ __typename }", {}, True),
+    ],
+)
+async def test_the_edges_of_what_a_plan_answers(text: str, variables: dict[str, object], planned: bool) -> None:
+    assert (await both(Asked(text, variables, None, wild=not planned), SCHEMA, ROWS) == "planned") == planned
