@@ -85,11 +85,16 @@ class Connect:
         found: Mapping[str, Any] = (await self._answers_to("GET", f"/connectors/{name}/status")).json()
         return found
 
-    async def revive(self, name: str) -> None:
-        """Start again what has failed of a connector, as an operator of a cluster does. Raises NotReadyError where it cannot be asked."""
+    async def revive(self, name: str) -> bool:
+        """Start again what has failed of a connector, as an operator of a cluster does. Whether all of it ran.
+
+        Raises NotReadyError where it cannot be asked.
+        """
         status = await self.status(name)
-        if any(part["state"] == "FAILED" for part in [status["connector"], *status["tasks"]]):
+        states = {part["state"] for part in [status["connector"], *status["tasks"]]}
+        if "FAILED" in states:
             await self._answers_to("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
+        return states == {"RUNNING"}
 
     async def kill(self) -> None:
         """SIGKILL."""

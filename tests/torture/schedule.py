@@ -24,6 +24,7 @@ class Schedule:
     def __init__(self, stack: Stack, connect: Connect, projectors: Sequence[Process], gateways: Sequence[Process], sink: Process) -> None:
         self._stack, self._connect, self._sink = stack, connect, sink
         self._projectors, self._gateways = projectors, gateways
+        self._one_at_a_time = asyncio.Lock()
         self.told: Counter[str] = Counter()
 
     async def run(self, seed: int, stop: asyncio.Event) -> None:
@@ -52,7 +53,7 @@ class Schedule:
             "redis lost its last second": lambda rng: self._lost(redis, rng),
             "redis empty": lambda _: self._emptied(),
             "postgres killed": lambda rng: _killed(postgres, rng),
-            "connect killed": lambda _: self._connect_killed(),
+            "connect killed": lambda _: self.kill_connect(),
         }
 
     def _ours(self) -> dict[str, Fault]:
@@ -64,10 +65,11 @@ class Schedule:
             "sink killed": lambda rng: _killed(self._sink, rng),
         }
 
-    async def _connect_killed(self) -> None:
-        await self._connect.kill()
-        # its connectors are in Kafka; whether they run is looked at by whoever supervises it
-        await self._connect.process.start()
+    async def kill_connect(self) -> None:
+        """And start it again. Its connectors are in Kafka; whether they run is looked at by whoever supervises it."""
+        async with self._one_at_a_time:
+            await self._connect.kill()
+            await self._connect.process.start()
 
     async def _emptied(self) -> None:
         async with Redis.from_url(self._stack.redis.address) as redis:
