@@ -13,7 +13,6 @@ from graphql import GraphQLError, GraphQLObjectType, get_named_type
 from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_subfields
 from graphql.execution.values import VariableValues
 from strawberry.dataloader import DataLoader
-from strawberry.extensions import MaxTokensLimiter, ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext
 from strawberry.types.field import StrawberryField
@@ -21,7 +20,9 @@ from strawberry.types.scalar import ScalarDefinition
 
 from schema import layout, limits
 from schema.definition import Definition, Field
+from schema.documents import Checked, Documents
 from schema.fields import Count
+from schema.limits import Limits
 from schema.loader import Loader, LoadError, Read, Row, Rows, load_after
 from schema.positions import Token
 
@@ -43,16 +44,13 @@ class Reading:
     def __init__(self, loader: Loader, after: Sequence[Token] = ()) -> None:
         self._loader, self._after = loader, after
         self._reads: DataLoader[Read, Row | None] = DataLoader(self._load)
-        self._asked = 0
         self.rows: Rows | None = None
 
     def read(self, read: Read) -> Awaitable[Row | None]:
-        """Raises, when awaited, a GraphQLError: TOO_MANY_READS, or with the code of the LoadError."""
-        self._asked += 1
+        """Raises, when awaited, a GraphQLError with the code of the LoadError."""
         return self._reads.load(read)
 
     async def _load(self, reads: list[Read]) -> Sequence[Row | None]:
-        limits.check_rows(self._asked)
         try:
             self.rows = await (load_after(self._loader, reads, self._after) if self._after else self._loader.load(reads))
         except LoadError as error:
@@ -66,21 +64,21 @@ _Info = strawberry.Info[Reading, None]
 class ViewSchema(strawberry.Schema):
     """Strawberry's schema, silent: who serves it decides what of an error is logged and what is told."""
 
+    documents: Documents
+
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Strawberry's own would log the client's mistakes, with stack traces."""
 
 
-def build(definition: Definition) -> ViewSchema:
-    """The schema of a view. Execute it with a Reading as context value."""
-    return ViewSchema(
-        _query_type(_Queries(definition)),
+def build(definition: Definition, allowed: Limits = limits.DEFAULT) -> ViewSchema:
+    """The schema of a view. Execute it with a Reading as context value. allowed: what is refused before anything is read."""
+    schema = ViewSchema(
+        _query_type(_Queries(definition, allowed)),
         config=StrawberryConfig(default_resolver=operator.getitem, scalar_map=SCALARS),
-        extensions=[
-            lambda: MaxTokensLimiter(limits.MOST_TOKENS),
-            lambda: ParserCache(limits.CACHED_DOCUMENTS),
-            lambda: ValidationCache(limits.CACHED_DOCUMENTS),
-        ],
+        extensions=[lambda: Checked(schema.documents)],
     )
+    schema.documents = Documents(schema._schema, allowed)
+    return schema
 
 
 def sdl(definition: Definition) -> str:
@@ -98,8 +96,8 @@ def plural(word: str) -> str:
 class _Queries:
     """The root fields: what each is called, and how it turns arguments and selection into Reads."""
 
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
+    def __init__(self, definition: Definition, allowed: Limits) -> None:
+        self.definition, self._allowed = definition, allowed
         self.word = definition.name[0].lower() + definition.name[1:]
         self._row_type = _row_type(definition)
         self._names = {"id": "id"} | {f.camel: f.name for f in definition.fields}
@@ -113,10 +111,9 @@ class _Queries:
         return self._field(resolve, self._row_type | None, f"The {self.word} with this id; null if there is none.")
 
     def by_ids(self) -> StrawberryField:
-        argument = strawberry.argument(description=f"At most {limits.LONGEST_LIST} ids; repeated ones are answered repeatedly.")
+        argument = strawberry.argument(description=f"At most {self._allowed.ids} ids; repeated ones are answered repeatedly.")
 
         def resolve(info: _Info, ids: Annotated[list[strawberry.ID], argument]) -> Awaitable[list[Values | None]]:
-            limits.check_list(ids)
             fields = self._selected(info)
             return _values(info, [Read("id", self._canonical(text), fields) for text in ids])
 
