@@ -172,6 +172,7 @@ ATTACKS: dict[str, tuple[str, str]] = {
         + " ".join(f"fragment F{i} on User {{ {' '.join(f'...F{j}' for j in range(12))} }}" for i in range(12)),
         "",
     ),
+    "fragments that nobody spreads": (fragments(30, "id").replace("...F0", "id"), "TOO_MANY_SELECTIONS"),
     "many operations": (" ".join(f"query Q{i} {{ __typename }}" for i in range(90)), "ok"),
     "operations that share fragments": (
         " ".join(f"query Q{i} {{ ...F }}" for i in range(50)) + " fragment F on Query { " + "__typename " * 20 + "}",

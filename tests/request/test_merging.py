@@ -152,3 +152,23 @@ def visits(text: str) -> int:
 )
 def test_twice_the_document_is_at_most_twice_the_visits(shape: Callable[[int], str]) -> None:
     assert visits(shape(80)) <= 2 * visits(shape(40))
+
+
+@pytest.mark.parametrize(
+    ("text", "conflict"),
+    [
+        ("{ any { ... on Dog { x: name } ... on Cat { x: name } } }", False),
+        ("{ any { ... on Dog { size } ... on Cat { size } } }", True),
+        ("{ any { ... on Dog { kind } ... on Cat { kind } } }", True),
+        ("{ any { ... on Dog { x: child { name } } ... on Cat { x: name } } }", True),
+        ("{ any { ... on Dog { toys(most: 1) { name } } ... on Cat { toys(most: 2) { name } } } }", False),
+        ("{ any { ... on Dog { child { x: kind } } ... on Cat { child { x: kind } } } }", True),
+        ("{ any { ... on Dog { child { x: kind } } ... on Cat { child { x: name } } } }", False),
+        ("{ pet { ... on Dog { x: name } x: name ... on Cat { x: name } } }", False),
+        ("{ pet { ... on Dog { toys(most: 1) { name } } toys(most: 2) { name } } }", True),
+        ('{ pet { toys(most: 1, of: ["a"]) { name } toys(of: ["a"], most: 1) { name } } }', False),
+    ],
+)
+def test_what_cannot_be_of_one_object_need_only_be_of_one_shape(text: str, conflict: bool) -> None:
+    assert conflicts(OTHER, text, FieldsMergeRule) == conflict
+    agree(OTHER, text)
