@@ -74,7 +74,7 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
     async def exposed(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    endpoint = Endpoint(graphql.build(definition), loaders, settings, metrics)
+    endpoint = Endpoint(graphql.build(definition, settings.limits), loaders, settings, metrics)
     pages = Pages(definition, settings, loaders) if settings.pages else None
     routes = [
         # an ASGI app and no function: Starlette would make a second Request of each

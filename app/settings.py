@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from app.cluster.url import names_cluster, parse_cluster_url
+from schema import limits
 from schema.loader import Mode
 
 PREFIX = "VIEWGATE_"
@@ -64,9 +65,32 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="The address that `serve` listens at.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port that `serve` listens at; 0: any free one.")
+    limit_tokens: int = Field(default=limits.MOST_TOKENS, ge=1, description="Most tokens and comments of a GraphQL document.")
+    limit_depth: int = Field(default=15, ge=1, description="How many fields deep an operation may be; the introspection query takes 15.")
+    limit_aliases: int = Field(
+        default=30, ge=0, description="Most aliases of an operation, those of its fragments wherever they are spread."
+    )
+    limit_root_fields: int = Field(default=20, ge=1, description="Most fields of Query that an operation may ask for.")
+    limit_directives: int = Field(default=50, ge=0, description="Most directives, such as @skip, of an operation.")
+    limit_selections: int = Field(
+        default=1_000, ge=1, description="Most fields and fragments of a document, a fragment's wherever it is spread."
+    )
+    limit_ids: int = Field(default=limits.LONGEST_LIST, ge=1, description="Longest list of ids.")
+    limit_rows: int = Field(default=limits.MOST_ROWS, ge=1, description="Most rows that a request may read, repeated ones included.")
+    introspection: bool = Field(default=True, description="Whether clients may ask what the schema is; GraphiQL and code generators do.")
+    suggestions: bool = Field(default=False, description="Whether errors guess what was meant: Did you mean 'username'?")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged: this and worse.")
     projector_metrics_port: int = Field(default=0, ge=0, le=65535, description="The port of the projector's /metrics; 0: none.")
     checkpoint_seconds: float = Field(default=5.0, gt=0, description="How often the projector advances the watermarks of idle shards.")
+
+    @property
+    def limits(self) -> limits.Limits:
+        """What a GraphQL request may ask."""
+        given = {
+            name: getattr(self, f"limit_{name}")
+            for name in ("tokens", "depth", "aliases", "root_fields", "directives", "selections", "ids", "rows")
+        }
+        return limits.Limits(**given, introspection=self.introspection, suggestions=self.suggestions)
 
     @field_validator("port", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""From the text of a GraphQL document to the plans of its operations. Parsing and validating are given to it."""
+"""From a GraphQL document that may be executed to the plans of its operations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
@@ -6,7 +6,6 @@ from typing import Any
 
 from graphql import (
     DirectiveNode,
-    DocumentNode,
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLObjectType,
@@ -30,17 +29,19 @@ from graphql.execution.values import VariableValues
 
 from schema import limits
 from schema.definition import Definition
+from schema.documents import Document, Documents
 from schema.fields import Count
+from schema.limits import Limits, Weight
 from schema.plan import Argument, Plan, Root, RootField, Shape, Unplain, Variable
 
 TYPENAME = "__typename"
 
 
 class Plans:
-    """Plans by the text of their document, of those asked for last. check: parses and validates it; raises GraphQLError."""
+    """Plans by the text of their document, of those asked for last."""
 
-    def __init__(self, compiler: "Compiler", check: Callable[[str], DocumentNode]) -> None:
-        self._compiler, self.check = compiler, check
+    def __init__(self, compiler: "Compiler", documents: Documents) -> None:
+        self._compiler, self._documents = compiler, documents
         self._of = lru_cache(limits.CACHED_DOCUMENTS)(self._compiled)
 
     def find(self, text: str, operation: str | None) -> Plan | None:
@@ -65,16 +66,17 @@ class Plans:
 
     def _compiled(self, text: str) -> Mapping[str | None, Plan]:
         try:
-            return self._compiler.plans(self.check(text))
+            document = self._documents.read(text)
         except GraphQLError:
             return {}
+        return {} if document.errors else self._compiler.plans(document)
 
 
 class Compiler:
     """Makes the plans of one schema. roots: every field of its query type, by its name in GraphQL."""
 
-    def __init__(self, definition: Definition, schema: GraphQLSchema, roots: Mapping[str, RootField]) -> None:
-        self._definition, self._schema, self._roots = definition, schema, roots
+    def __init__(self, definition: Definition, schema: GraphQLSchema, roots: Mapping[str, RootField], allowed: Limits) -> None:
+        self._definition, self._schema, self._roots, self._allowed = definition, schema, roots, allowed
         self._names = {"id": "id"} | {f.camel: f.name for f in definition.fields}
         self._ints = {f.name for f in definition.fields if isinstance(f.kind, Count)}
         self._present = {f.name for f in definition.fields if not f.nullable} - self._ints
@@ -83,21 +85,26 @@ class Compiler:
             raise TypeError(f"the schema is none of the view {definition.name}")
         self._query, self._row = query, row
 
-    def plans(self, document: DocumentNode) -> Mapping[str | None, Plan]:
+    def plans(self, document: Document) -> Mapping[str | None, Plan]:
         """Of each operation of a valid document, by its name; of the only one, by None too."""
-        fragments = {one.name.value: one for one in document.definitions if isinstance(one, FragmentDefinitionNode)}
-        operations = [one for one in document.definitions if isinstance(one, OperationDefinitionNode)]
-        plans: dict[str | None, Plan] = {one.name.value if one.name else None: self._plan(one, fragments) for one in operations}
+        definitions = document.parsed.definitions
+        fragments = {one.name.value: one for one in definitions if isinstance(one, FragmentDefinitionNode)}
+        operations = [one for one in definitions if isinstance(one, OperationDefinitionNode)]
+        plans: dict[str | None, Plan] = {
+            one.name.value if one.name else None: self._plan(one, fragments, weight)
+            for one, weight in zip(operations, document.weights, strict=True)
+        }
         return plans | {None: next(iter(plans.values()))} if len(operations) == 1 else plans
 
-    def _plan(self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode]) -> Plan:
+    def _plan(self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode], weight: Weight) -> Plan:
         variables = [self._variable(one) for one in operation.variable_definitions or ()]
         switches = _Switches()
         for node in (operation, *fragments.values()):
             visit(node, switches)
         # fragments of other operations hang on others
         own = [one.name for one in variables if one.name in switches.found]
-        return Plan(variables, own, partial(self._shape, operation, fragments), self._definition.key_type)
+        shape = partial(self._shape, operation, fragments)
+        return Plan(variables, own, shape, self._definition.key_type, weight, self._allowed)
 
     def _variable(self, definition: VariableDefinitionNode) -> Variable:
         type_: Any = type_from_ast(self._schema, definition.type)

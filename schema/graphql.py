@@ -5,16 +5,14 @@ import operator
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
-from functools import partial
 from typing import Annotated, Any, NewType
 
 import msgspec
 import strawberry
-from graphql import DocumentNode, GraphQLError, GraphQLObjectType, GraphQLSchema, get_named_type, parse, validate
+from graphql import GraphQLError, GraphQLObjectType, get_named_type
 from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_subfields
 from graphql.execution.values import VariableValues
 from strawberry.dataloader import DataLoader
-from strawberry.extensions import MaxTokensLimiter, ParserCache, ValidationCache
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types.execution import ExecutionContext, ExecutionResult
 from strawberry.types.field import StrawberryField
@@ -23,7 +21,9 @@ from strawberry.types.scalar import ScalarDefinition
 from schema import layout, limits
 from schema.compile import Compiler, Plans
 from schema.definition import Definition, Field
+from schema.documents import Checked, Documents
 from schema.fields import Count
+from schema.limits import Limits
 from schema.loader import Loader, LoadError, Read, Row, Rows, load_after
 from schema.plan import RootField
 from schema.positions import Token
@@ -46,7 +46,6 @@ class Reading:
     def __init__(self, loader: Loader, after: Sequence[Token] = ()) -> None:
         self._loader, self._after = loader, after
         self._reads: DataLoader[Read, Row | None] = DataLoader(self._load)
-        self._asked = 0
         self._known: tuple[Sequence[Read], Rows | Exception] | None = None
         self.rows: Rows | None = None
 
@@ -67,12 +66,10 @@ class Reading:
             return error
 
     def read(self, read: Read) -> Awaitable[Row | None]:
-        """Raises, when awaited, a GraphQLError: TOO_MANY_READS, or with the code of the LoadError."""
-        self._asked += 1
+        """Raises, when awaited, a GraphQLError with the code of the LoadError."""
         return self._reads.load(read)
 
     async def _load(self, reads: list[Read]) -> Sequence[Row | None]:
-        limits.check_rows(self._asked)
         try:
             return (await self.load(reads)).rows
         except LoadError as error:
@@ -86,6 +83,7 @@ class ViewSchema(strawberry.Schema):
     """Strawberry's schema, silent: who serves it decides what of an error is logged and what is told. plans: of its operations."""
 
     plans: Plans
+    documents: Documents
 
     async def planned(
         self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None
@@ -107,28 +105,18 @@ class ViewSchema(strawberry.Schema):
         """Strawberry's own would log the client's mistakes, with stack traces."""
 
 
-def build(definition: Definition) -> ViewSchema:
-    """The schema of a view. Execute it with a Reading as context value."""
-    queries = _Queries(definition)
+def build(definition: Definition, allowed: Limits = limits.DEFAULT) -> ViewSchema:
+    """The schema of a view. Execute it with a Reading as context value. allowed: what is refused before anything is read."""
+    queries = _Queries(definition, allowed)
     schema = ViewSchema(
         _query_type(queries),
         config=StrawberryConfig(default_resolver=operator.getitem, scalar_map=SCALARS),
-        extensions=[
-            lambda: MaxTokensLimiter(limits.MOST_TOKENS),
-            lambda: ParserCache(limits.CACHED_DOCUMENTS),
-            lambda: ValidationCache(limits.CACHED_DOCUMENTS),
-        ],
+        extensions=[lambda: Checked(schema.documents)],
     )
     core = schema._schema  # Strawberry shows its graphql-core schema nowhere else
-    schema.plans = Plans(Compiler(definition, core, queries.roots), partial(_checked, core))
+    schema.documents = Documents(core, allowed)
+    schema.plans = Plans(Compiler(definition, core, queries.roots, allowed), schema.documents)
     return schema
-
-
-def _checked(schema: GraphQLSchema, text: str) -> DocumentNode:
-    document = parse(text, max_tokens=limits.MOST_TOKENS)
-    for error in validate(schema, document, max_errors=1):
-        raise error
-    return document
 
 
 def sdl(definition: Definition) -> str:
@@ -146,8 +134,8 @@ def plural(word: str) -> str:
 class _Queries:
     """The root fields: what each is called, and how it turns arguments and selection into Reads."""
 
-    def __init__(self, definition: Definition) -> None:
-        self.definition = definition
+    def __init__(self, definition: Definition, allowed: Limits) -> None:
+        self.definition, self._allowed = definition, allowed
         self.word = definition.name[0].lower() + definition.name[1:]
         self._row_type = _row_type(definition)
         self._names = {"id": "id"} | {f.camel: f.name for f in definition.fields}
@@ -169,10 +157,9 @@ class _Queries:
         return self._field(resolve, self._row_type | None, f"The {self.word} with this id; null if there is none.")
 
     def by_ids(self) -> StrawberryField:
-        argument = strawberry.argument(description=f"At most {limits.LONGEST_LIST} ids; repeated ones are answered repeatedly.")
+        argument = strawberry.argument(description=f"At most {self._allowed.ids} ids; repeated ones are answered repeatedly.")
 
         def resolve(info: _Info, ids: Annotated[list[strawberry.ID], argument]) -> Awaitable[list[Values | None]]:
-            limits.check_list(ids)
             fields = self._selected(info)
             return _values(info, [Read("id", self._canonical(text), fields) for text in ids])
 

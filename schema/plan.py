@@ -10,7 +10,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
+from graphql import GraphQLError
+
 from schema import layout, limits
+from schema.limits import Limits, Weight
 from schema.loader import Read, Row
 
 # of one plan: each @skip and @include that hangs on a variable doubles how many there are
@@ -111,31 +114,37 @@ class Bound:
 
 
 class Plan:
-    """One operation of a valid document.
+    """One operation of a valid document. weight and allowed: what its variables may add.
 
     switches: the variables on which its directives hang. shape: how they leave it, None where it has a field that no plan answers.
     """
 
     def __init__(
-        self, variables: Sequence[Variable], switches: Sequence[str], shape: Callable[[Mapping[str, bool]], Shape | None], key_type: type
+        self,
+        variables: Sequence[Variable],
+        switches: Sequence[str],
+        shape: Callable[[Mapping[str, bool]], Shape | None],
+        key_type: type,
+        weight: Weight,
+        allowed: Limits,
     ) -> None:
         self._variables, self._switches, self._key_type = variables, switches, key_type
+        self._weight, self._allowed = weight, allowed
         self._shape = lru_cache(CACHED_SHAPES)(lambda values: shape(dict(zip(switches, values, strict=True))))
 
     def bind(self, variables: Values) -> Bound | None:
         """variables: as they came. None: the executor has to look at them."""
         try:
+            limits.check_variables(self._weight, variables, self._allowed)
             values = dict(self._coerced(variables))
             shape = self._shape(tuple([values[name] for name in self._switches]))
             if shape is None:
                 return None
             asked = [root.argument(values) for root in shape.roots]
             reads = [self._read(root, text) for root, texts in zip(shape.roots, asked, strict=True) for text in texts]
-        except (Unplain, KeyError, layout.InvalidKey):
+        except (GraphQLError, Unplain, KeyError, layout.InvalidKey):
             return None
         counts = [len(texts) for texts in asked]
-        if len(reads) > limits.MOST_ROWS or max(counts, default=0) > limits.LONGEST_LIST:
-            return None
         if len(reads) == 1:
             return Bound(reads, shape, (0,), counts)
         places = {read: place for place, read in enumerate(dict.fromkeys(reads))}

@@ -11,7 +11,7 @@ from app.commands.query import Document, Operation, Variables, read_document, va
 from app.console import console, table
 from app.settings import read_settings
 from app.views import definition_of
-from schema import graphql, limits
+from schema import graphql
 
 NO_PLAN = (
     "No plan answers it, so Strawberry's executor does: it asks for what is not in the view, or has a variable, an id or a number of rows "
@@ -36,12 +36,14 @@ def explain(
       viewgate explain -v ids='["1", "2"]' 'query ($ids: [ID!]!) { users(ids: $ids) { name } }'
     """
     text, given = read_document(document), variables(variable)
-    plans = graphql.build(definition_of(read_settings())).plans
+    settings = read_settings()
+    schema = graphql.build(definition_of(settings), settings.limits)
     try:
-        plans.check(text)
+        for wrong in schema.documents.read(text).errors:
+            raise wrong
     except GraphQLError as wrong:
         raise CommandError(f"The query is wrong: {wrong}") from wrong
-    plan = plans.find(text, operation)
+    plan = schema.plans.find(text, operation)
     if plan is None:
         raise CommandError("Name one of the document's own operations with --operation.")
     bound = plan.bind(given)
@@ -55,4 +57,4 @@ def explain(
         for read in told["reads"]:
             shown.add_row(str(read["rows"]), read["by"], ", ".join(read["fields"]) or "none: only whether there is one")
         console().print(shown)
-        typer.echo(f"{told['rows']} of at most {limits.MOST_ROWS:,} rows.")
+        typer.echo(f"{told['rows']} of at most {settings.limit_rows:,} rows.")

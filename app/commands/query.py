@@ -76,7 +76,7 @@ def query(
 async def ask(settings: Settings, document: str, variables: dict[str, Any], operation: str | None, mode: Mode) -> Answer:
     """Execute a document over the loader of a mode. Raises CommandError where it has no such operation."""
     definition = definition_of(settings)
-    schema = graphql.build(definition)
+    schema = graphql.build(definition, settings.limits)
     async with open_clients(settings) as clients:
         loader = loaders(settings, definition, clients, GatewayMetrics())[mode]
         # connected first, so that the time is the query's; what fails will fail again, in the response

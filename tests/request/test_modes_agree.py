@@ -71,7 +71,8 @@ async def ask(client: httpx.AsyncClient, body: dict[str, Any], mode: Mode) -> by
 
 @pytest.fixture
 async def client(view: View, open_gateway: Open) -> httpx.AsyncClient:
-    return await open_gateway()
+    # what is generated may pass the limits, which are not the question here
+    return await open_gateway(limit_tokens=10_000, limit_aliases=1_000, limit_directives=1_000, limit_selections=10_000)
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -52,7 +52,7 @@ async def both(asked: Asked, schema: graphql.ViewSchema, rows: Mapping[str, Mapp
     result = await by_executor(asked, schema, executed)
     if answer is not None:
         assert result.errors is None, asked
-        assert bytes(answer.data) == msgspec.json.encode(result.data)
+        assert msgspec.json.encode(answer.data) == msgspec.json.encode(result.data)
         assert planned.loads == executed.loads
     elif not asked.wild:
         assert result.errors is not None, asked

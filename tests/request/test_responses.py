@@ -65,7 +65,7 @@ async def test_other_methods_and_bodies_are_refused(open_over: Open) -> None:
 
 async def test_a_document_with_too_many_tokens_is_refused(open_over: Open) -> None:
     answer = await (await open_over(MemoryLoader())).post("/graphql", json={"query": "{" + "a " * limits.MOST_TOKENS + "}"})
-    assert answer.json()["errors"][0]["extensions"]["code"] == "GRAPHQL_PARSE_FAILED"
+    assert answer.json()["errors"][0]["extensions"]["code"] == "TOO_MANY_TOKENS"
 
 
 async def test_where_it_is_allowed_the_header_chooses_the_mode(open_over: Open) -> None:
