@@ -1,5 +1,6 @@
 """Calls into Redis, exactly once: sends apply.lua and says what its answer means. Knows no Kafka."""
 
+import hashlib
 from collections.abc import Awaitable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -33,6 +34,9 @@ local header = redis.call('HMGET', KEYS[1], 'state', 'build')
 if header[1] == 'building' and header[2] == ARGV[1] then redis.call('HSET', KEYS[1], 'state', 'live') end
 """
 SCRIPT = Path(__file__).with_name("apply.lua").read_text()
+# how a call names it: by its digest, or all of it, where Redis does not know it or has forgotten it
+_BY_DIGEST = (b"EVALSHA", hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest().encode())
+_WHOLE = (b"EVAL", SCRIPT.encode())
 
 
 class StoreUnavailable(Exception):
@@ -126,7 +130,6 @@ class RedisStore:
         self._layout = keys
         self._marker = marker
         self._exchange = exchange_of(redis)
-        self._digest = b""
         self._met: int | None = None
 
     @classmethod
@@ -175,22 +178,15 @@ class RedisStore:
         await reached(pipeline.execute())
 
     async def _evaluate(self, calls: Sequence[Call]) -> list[Any]:
-        if not self._digest:
-            await self._load_script()
-        replies = await self._send(calls)
+        replies = await self._send(calls, _BY_DIGEST)
         unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            # after a failover or a restart
-            await self._load_script()
-            for place, reply in zip(unknown, await self._send([calls[place] for place in unknown]), strict=True):
+            for place, reply in zip(unknown, await self._send([calls[place] for place in unknown], _WHOLE), strict=True):
                 replies[place] = reply
         return replies
 
-    async def _load_script(self) -> None:
-        self._digest = str(await reached(self._redis.script_load(SCRIPT))).encode()
-
-    async def _send(self, calls: Sequence[Call]) -> list[Any]:
-        return await self._exchanged([Packed(self._layout.headers[call.shard], self._packed(call)) for call in calls])
+    async def _send(self, calls: Sequence[Call], script: tuple[bytes, bytes]) -> list[Any]:
+        return await self._exchanged([Packed(self._layout.headers[call.shard], self._packed(call, script)) for call in calls])
 
     async def _exchanged(self, commands: Sequence[Packed]) -> list[Any]:
         return await reached(self._exchange.exchange(commands, self._check))
@@ -200,12 +196,12 @@ class RedisStore:
         if self._met is not None and servers.met(self._redis) != self._met:
             raise StoreUnavailable("Redis was restarted or failed over: what it had acknowledged may be lost")
 
-    def _packed(self, call: Call) -> bytes:
+    def _packed(self, call: Call, script: tuple[bytes, bytes]) -> bytes:
         watermarks: list[bytes | str] = []
         for advance in call.advances:
             watermarks += [str(advance.partition), advance.expected.encode(), advance.new.encode()]
         own = (self._layout.headers[call.shard], self._layout.changed[call.shard])
-        head = (b"EVALSHA", self._digest, len(own) + len(call.keys), *own)
+        head = (*script, len(own) + len(call.keys), *own)
         tail = (call.build, self._marker, len(call.advances), *watermarks, call.effects)
         # its stub means a tuple of one, it takes any
         packed: bytes = hiredis.pack_command((*head, *call.keys, *tail))  # type: ignore[arg-type]
