@@ -4,7 +4,7 @@ from functools import wraps
 from typing import Any
 
 from aiokafka.conn import CloseReason
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaConnectionError, KafkaError
 
 
 def steadied(client: Any) -> None:
@@ -32,6 +32,9 @@ def _sending(connection: Any) -> Any:
     def sent(*request: Any, **options: Any) -> Any:
         try:
             return send(*request, **options)
+        except KafkaError:
+            # these are RuntimeErrors too
+            raise
         except RuntimeError as closed:
             connection.close(reason=CloseReason.CONNECTION_BROKEN)
             raise KafkaConnectionError(f"the connection is closed: {closed}") from closed

@@ -1,59 +1,65 @@
 """A connection to Kafka that is closed under the hands of whoever writes to it."""
 
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
 import pytest
 import uvloop
 from aiokafka.client import AIOKafkaClient
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import KafkaError
 from aiokafka.protocol.admin import ListGroupsRequest
 
-from demo.servers.server import Server
+from demo.servers import kafka
+from demo.servers.account import scratch
 from projectors.connections import steadied
+from tests.conftest import CACHE
 
 
+@asynccontextmanager
+async def closed_under_hands(*, steady: bool) -> AsyncIterator[AIOKafkaClient]:
+    """A client whose only connection uvloop has closed, and who has not noticed yet: the broker died with a request unread."""
+    with scratch() as folder:
+        async with kafka.start(folder, CACHE, prefer="installed", say=print) as own:
+            assert own.process is not None
+            client = AIOKafkaClient(bootstrap_servers=own.address)
+            await client.bootstrap()
+            if steady:
+                steadied(client)
+            try:
+                assert await client.force_metadata_update()
+                (connection,) = client._conns.values()
+                own.process.pause()
+                unread = asyncio.ensure_future(connection.send(ListGroupsRequest()))
+                await asyncio.sleep(0.2)
+                os.kill(own.process.pid, signal.SIGKILL)
+                async with asyncio.timeout(20):
+                    while connection._reader.exception() is None:
+                        await asyncio.sleep(0)
+                yield client
+                with suppress(KafkaError):
+                    await unread
+            finally:
+                await client.close()
+
+
+@pytest.mark.usefixtures("apache_kafka_at")  # says whether there is one
+@pytest.mark.parametrize("asked", ["by send", "by the look for brokers"])
 @pytest.mark.parametrize("steady", [False, True])
-def test_a_connection_that_is_closed_is_opened_again(kafka_at: Server, *, steady: bool) -> None:
-    uvloop.run(_closed_once(kafka_at.address, KafkaConnectionError if steady else RuntimeError, steady=steady))
+def test_a_connection_that_is_closed_is_a_broker_that_is_away(asked: str, *, steady: bool) -> None:
+    async def seen() -> str:
+        async with closed_under_hands(steady=steady) as client:
+            try:
+                if asked == "by send":
+                    await client.send(client.get_random_node(), ListGroupsRequest())
+                else:
+                    # what its own task does, which ends where this raises
+                    return f"told {await client._metadata_update(client.cluster, set())}"
+            except RuntimeError as raised:
+                return type(raised).__name__
+        return "answered"
 
-
-async def _closed_once(bootstrap: str, error: type[Exception], *, steady: bool) -> None:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
-    await client.bootstrap()
-    if steady:
-        steadied(client)
-    try:
-        node = client.get_random_node()
-        assert (await client.send(node, ListGroupsRequest())).API_KEY
-        (connection,) = [one for (at, _), one in client._conns.items() if at == node]
-        connection._writer.transport.abort()
-        with pytest.raises(error):
-            await client.send(node, ListGroupsRequest())
-        if steady:
-            assert (await client.send(node, ListGroupsRequest())).API_KEY
-    finally:
-        await client.close()
-
-
-@pytest.mark.parametrize("steady", [False, True])
-def test_a_client_whose_connection_was_closed_goes_on_learning_of_new_brokers(kafka_at: Server, *, steady: bool) -> None:
-    uvloop.run(_learning(kafka_at.address, steady=steady))
-
-
-async def _learning(bootstrap: str, *, steady: bool) -> None:
-    client = AIOKafkaClient(bootstrap_servers=bootstrap)
-    await client.bootstrap()
-    if steady:
-        steadied(client)
-    try:
-        assert await client.force_metadata_update()
-        for connection in client._conns.values():
-            connection._writer.transport.abort()
-        # what the client's own task does, at once: later the loop would have told of the end
-        asking = client._metadata_update(client.cluster, set())
-        if steady:
-            assert not await asking
-            assert await client.force_metadata_update()
-        else:
-            with pytest.raises(RuntimeError, match="closed"):
-                await asking
-    finally:
-        await client.close()
+    away = "KafkaConnectionError" if asked == "by send" else "told False"
+    assert uvloop.run(seen()) == (away if steady else "RuntimeError")
