@@ -31,13 +31,16 @@ async def closed_under_hands(*, steady: bool) -> AsyncIterator[AIOKafkaClient]:
             try:
                 assert await client.force_metadata_update()
                 (connection,) = client._conns.values()
+                assert connection._reader is not None
                 own.process.pause()
+                await asyncio.sleep(0.2)
                 unread = asyncio.ensure_future(connection.send(ListGroupsRequest()))
                 await asyncio.sleep(0.2)
                 os.kill(own.process.pid, signal.SIGKILL)
                 async with asyncio.timeout(20):
+                    # the step before aiokafka's own reader hears of it
                     while connection._reader.exception() is None:
-                        await asyncio.sleep(0)
+                        await asyncio.sleep(0)  # noqa: ASYNC110
                 yield client
                 with suppress(KafkaError):
                     await unread
