@@ -39,8 +39,8 @@ async def closed_under_hands(*, steady: bool) -> AsyncIterator[AIOKafkaClient]:
                 os.kill(own.process.pid, signal.SIGKILL)
                 async with asyncio.timeout(20):
                     # the step before aiokafka's own reader hears of it
-                    while connection._reader.exception() is None:
-                        await asyncio.sleep(0)  # noqa: ASYNC110
+                    while connection._reader.exception() is None:  # noqa: ASYNC110
+                        await asyncio.sleep(0)
                 yield client
                 with suppress(KafkaError):
                     await unread
