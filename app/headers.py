@@ -11,7 +11,8 @@ from schema.positions import MalformedToken, Token, TokenUnsupported, tokens
 
 MODE, FALLBACK, GENERATION, AS_OF = "viewgate-mode", "viewgate-fallback", "viewgate-generation", "viewgate-as-of"
 AFTER, EXTENSIONS = "viewgate-after", "viewgate-extensions"
-_SWITCH = {"true": True, "1": True, "false": False, "0": False}
+ASKED, TOLD = (MODE, AFTER, EXTENSIONS), (MODE, FALLBACK, GENERATION, AS_OF)
+_SWITCH = {"true": "true", "1": "true", "plan": "plan", "false": "", "0": ""}
 
 
 class BadHeaderError(Exception):
@@ -33,11 +34,11 @@ def after(asked: Headers) -> Sequence[Token]:
         raise BadHeaderError("AFTER_UNSUPPORTED", f"{AFTER}: {error}") from error
 
 
-def wants_extensions(asked: Headers) -> bool:
-    """Raises BadHeaderError."""
+def wanted_extensions(asked: Headers) -> str:
+    """Which are to be in the body: "" none, "true" what the headers say, "plan" what is read too. Raises BadHeaderError."""
     wanted = asked.get(EXTENSIONS, "false")
     if wanted.lower() not in _SWITCH:
-        raise BadHeaderError("BAD_REQUEST", f"{EXTENSIONS}: {wanted!r} is neither true nor false.")
+        raise BadHeaderError("BAD_REQUEST", f"{EXTENSIONS}: {wanted!r} is neither true nor false, and not plan.")
     return _SWITCH[wanted.lower()]
 
 

@@ -1,26 +1,23 @@
-"""The road of a request: from HTTP to a mode and a query, through that mode's loader, to headers and bytes."""
+"""The gateway: its clients, the loaders of its modes, and the ASGI app that has its endpoint, its probes and its pages."""
 
-import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
 
 import msgspec
 import structlog
-from cross_web import HTTPException
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.requests import ClientDisconnect, Request
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
-from strawberry.asgi import GraphQL
-from strawberry.http import GraphQLHTTPResponse, GraphQLRequestData
-from strawberry.types.execution import ExecutionResult
 
 from app import errors, headers
 from app.clients import Clients, open_clients
-from app.headers import BadHeaderError
+from app.endpoint.asked import PREFLIGHT
+from app.endpoint.documents import Named, read_manifest
+from app.endpoint.endpoint import Endpoint, Loaders
 from app.pages.routes import Pages
 from app.settings import Settings
 from app.telemetry import GatewayMetrics, PlanMetrics
@@ -31,9 +28,6 @@ from loaders.view import ViewLoader
 from schema import graphql
 from schema.definition import Definition
 from schema.loader import Loader, LoadError, Mode
-
-MODE = headers.MODE
-Loaders = Mapping[Mode, Loader]
 
 log = structlog.stdlib.get_logger()
 
@@ -64,6 +58,7 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
         return PlainTextResponse("alive\n")
 
     async def readyz(request: Request) -> Response:
+        await documents.warm(schema.plans.keep)
         try:
             await loaders[settings.mode].ready()
         except LoadError as error:
@@ -74,7 +69,10 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
     async def exposed(request: Request) -> Response:
         return Response(generate_latest(metrics.registry), headers={"content-type": CONTENT_TYPE_LATEST})
 
-    endpoint = Endpoint(graphql.build(definition, settings.limits), loaders, settings, metrics)
+    schema = graphql.build(definition, settings.limits)
+    documents = Named(read_manifest(settings.trusted_documents), settings.only_trusted_documents, settings.persisted_queries)
+    metrics.registry.register(PlanMetrics(schema.plans))
+    endpoint = Endpoint(schema, loaders, documents, settings, metrics)
     pages = Pages(definition, settings, loaders) if settings.pages else None
     routes = [
         # an ASGI app and no function: Starlette would make a second Request of each
@@ -84,90 +82,15 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
         Route("/metrics", exposed),
         *(pages.routes() if pages else ()),
     ]
-    return Starlette(routes=routes, exception_handlers={Exception: _crashed, 404: _unknown})
+    return Starlette(routes=routes, middleware=_cors(settings.cors_origins), exception_handlers={Exception: _crashed, 404: _unknown})
 
 
-class Endpoint(GraphQL[graphql.Reading, None]):
-    """/graphql, by POST and GET. Every response names its mode: the one that answered, or else the one that was asked for."""
-
-    def __init__(self, schema: graphql.ViewSchema, loaders: Loaders, settings: Settings, metrics: GatewayMetrics) -> None:
-        super().__init__(schema, graphql_ide=None, subscription_protocols=(), multipart_uploads_enabled=False)
-        self._schema = schema
-        self._loaders = loaders
-        self._settings = settings
-        self._metrics = metrics
-        metrics.registry.register(PlanMetrics(schema.plans))
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = time.perf_counter()
-        request = Request(scope, receive)
-        request.state.mode, request.state.outcome = self._settings.mode, "BAD_REQUEST"
-        try:
-            response = await self._respond(request)
-        except HTTPException as refused:
-            response = _refusal("BAD_REQUEST", refused.reason, refused.status_code)
-        except BadHeaderError as error:
-            request.state.outcome = error.code
-            response = _refusal(error.code, str(error), 400)
-        except ClientDisconnect:
-            return
-        response.headers[MODE] = request.state.mode
-        self._metrics.requests.labels(request.state.mode, request.state.outcome).inc()
-        self._metrics.seconds.labels(request.state.mode).observe(time.perf_counter() - started)
-        await response(scope, receive, send)
-
-    async def _respond(self, request: Request) -> Response:
-        request.state.mode = self._mode(request)
-        reading = graphql.Reading(self._loaders[request.state.mode], headers.after(request.headers))
-        request.state.reading = reading if headers.wants_extensions(request.headers) else None
-        response = await self.run(request, context=reading)
-        if reading.rows is not None:
-            request.state.mode = reading.rows.mode
-            response.headers.update(headers.told(reading.rows))
-            if reading.rows.fallback:
-                self._metrics.fallbacks.labels(reading.rows.fallback).inc()
-        return response
-
-    def _mode(self, request: Request) -> Mode:
-        wanted = request.headers.get(MODE)
-        if wanted is None:
-            return self._settings.mode
-        if not self._settings.allow_mode_header:
-            raise BadHeaderError(
-                "BAD_MODE", f"This gateway chooses the mode itself; send no {MODE} header, or set VIEWGATE_ALLOW_MODE_HEADER=true."
-            )
-        mode = next((mode for mode in self._loaders if mode == wanted), None)
-        if mode is None:
-            raise BadHeaderError("BAD_MODE", f"{MODE}: {wanted!r} is no mode; there are {', '.join(self._loaders)}.")
-        return mode
-
-    async def execute_single(self, *, context: graphql.Reading, request_data: GraphQLRequestData, **rest: Any) -> ExecutionResult:  # type: ignore[override]  # it is called by these names
-        planned = None
-        if request_data.query:
-            planned = await self._schema.planned(request_data.query, request_data.variables or {}, context, request_data.operation_name)
-        self._metrics.operations.labels("executor" if planned is None else "plan").inc()
-        return planned or await super().execute_single(context=context, request_data=request_data, **rest)
-
-    async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
-        failed = errors.formatted(result)
-        request.state.outcome = errors.code_of(failed)
-        answer: GraphQLHTTPResponse = {"data": result.data, "errors": [*failed]} if failed else {"data": result.data}
-        if request.state.reading is not None:
-            answer["extensions"] = {"viewgate": headers.extensions(request.state.mode, request.state.reading.rows)}
-        return answer
-
-    def should_render_graphql_ide(self, request: object) -> bool:
-        return False
-
-    def decode_json(self, data: str | bytes) -> object:
-        try:
-            # neither a text nor a number can be a request or its variables; null is as good as nothing
-            return msgspec.json.decode(data, type=dict[str, object] | list[dict[str, object]] | None) or {}
-        except msgspec.DecodeError as error:
-            raise HTTPException(400, f"The request is not JSON as GraphQL over HTTP has it: {error}.") from error
-
-    def encode_json(self, data: object) -> bytes:
-        return msgspec.json.encode(data)
+def _cors(origins: str) -> list[Middleware]:
+    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
+    if not allowed:
+        return []
+    told = [*headers.TOLD, "etag", "retry-after"]
+    return [Middleware(CORSMiddleware, allowed, ["GET", "HEAD", "POST"], ["content-type", *PREFLIGHT], expose_headers=told)]
 
 
 def _refusal(code: str, message: str, status: int) -> Response:

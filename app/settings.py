@@ -77,6 +77,29 @@ class Settings(BaseSettings):
     )
     limit_ids: int = Field(default=limits.LONGEST_LIST, ge=1, description="Longest list of ids.")
     limit_rows: int = Field(default=limits.MOST_ROWS, ge=1, description="Most rows that a request may read, repeated ones included.")
+    limit_body_bytes: int = Field(
+        default=16_384, ge=1, description="Most bytes of a request's body, or of its URL's parameters; any such body costs little time."
+    )
+    limit_batch: int = Field(default=0, ge=0, description="Most operations in a request that is a JSON array; 0: no arrays.")
+    request_timeout_seconds: float = Field(default=10.0, gt=0, description="How long a request to /graphql may take, its body included.")
+    rate_limit: float = Field(
+        default=0, ge=0, description="Requests and rows that a client, by its address, may ask of a process in a second; 0: any."
+    )
+    csrf: bool = Field(default=True, description="Whether a GET is refused that a page of another site could have sent.")
+    cors_origins: str = Field(
+        default="", description="Sites whose pages may ask, separated by commas, such as https://app.example; *: all; empty: none."
+    )
+    cache_control: str = Field(default="no-cache", description="What Cache-Control tells of an answer to GET that has no errors.")
+    draft_status_codes: bool = Field(
+        default=False, description="Whether answers of application/graphql-response+json have the status codes of the 2026 draft: 294, 422."
+    )
+    persisted_queries: int = Field(
+        default=1_000, ge=0, description="How many documents are kept that clients have sent with their hash (Apollo's protocol); 0: none."
+    )
+    trusted_documents: str = Field(
+        default="", description="A file of documents by their ids, made by graphql-codegen, Relay or Apollo; their plans are made at start."
+    )
+    only_trusted_documents: bool = Field(default=False, description="Whether all but the trusted documents are refused.")
     introspection: bool = Field(default=True, description="Whether clients may ask what the schema is; GraphiQL and code generators do.")
     suggestions: bool = Field(default=False, description="Whether errors guess what was meant: Did you mean 'username'?")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged: this and worse.")

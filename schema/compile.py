@@ -38,15 +38,26 @@ TYPENAME = "__typename"
 
 
 class Plans:
-    """Plans by the text of their document, of those asked for last."""
+    """Plans by the text of their document: of those to be kept, and of those asked for last."""
 
     def __init__(self, compiler: "Compiler", documents: Documents) -> None:
         self._compiler, self._documents = compiler, documents
         self._of = lru_cache(limits.CACHED_DOCUMENTS)(self._compiled)
+        self._kept: dict[str, Mapping[str | None, Plan]] = {}
+
+    def keep(self, text: str) -> Sequence[GraphQLError]:
+        """Never forget this document's plans. Returns why it must not be executed, if so; then it has none."""
+        try:
+            document = self._documents.read(text)
+        except GraphQLError as error:
+            return [error]
+        if not document.errors:
+            self._kept[text] = self._compiler.plans(document)
+        return document.errors
 
     def find(self, text: str, operation: str | None) -> Plan | None:
         """The plan of the operation of this name; of the only one, where no name is given. None: the executor says what is wrong."""
-        return self._of(text).get(operation)
+        return (self._kept.get(text) or self._of(text)).get(operation)
 
     @property
     def hits(self) -> int:

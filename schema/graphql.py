@@ -101,6 +101,12 @@ class ViewSchema(strawberry.Schema):
         # only who encodes it looks into it
         return None if data is None else ExecutionResult(msgspec.Raw(data), None)  # type: ignore[arg-type]
 
+    def explained(self, text: str, variables: Mapping[str, Any], operation: str | None = None) -> Mapping[str, Any] | None:
+        """What the operation's plan reads, as JSON has it. None: no plan answers it."""
+        plan = self.plans.find(text, operation)
+        bound = plan.bind(variables) if plan else None
+        return bound.explained() if bound else None
+
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Strawberry's own would log the client's mistakes, with stack traces."""
 

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from app.pages.accept import accepts_gzip
+from app.accept import accepts_gzip
 
 HERE = Path(__file__).parent
 POLICY = (

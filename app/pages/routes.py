@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.pages.accept import prefers_html
+from app.accept import prefers_html
 from app.pages.documents import Documents
 from app.pages.examples import every_field, examples, word
 from app.pages.files import HERE, Assets, File, packed

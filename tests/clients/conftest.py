@@ -21,6 +21,7 @@ from tests.request.arranged import DEFINITION
 
 HOUSE = Path(__file__).parents[2]
 EXAMPLES = HOUSE / "examples" / "clients"
+AUDITS = Path(__file__).parent / "audits"
 NPM_CACHE = HOUSE / ".cache" / "npm"
 MADE = shutil.ignore_patterns("node_modules", "dist", "generated", "__generated__")
 TRIES = 3
@@ -52,6 +53,14 @@ async def package(node: None, tmp_path_factory: pytest.TempPathFactory) -> Async
     shutil.rmtree(house)
 
 
+@pytest.fixture(scope="session")
+async def audits(node: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the audits of GraphQL over HTTP, installed."""
+    folder = Path(shutil.copytree(AUDITS, tmp_path_factory.mktemp("audits") / "audits", ignore=MADE))
+    await _install(folder)
+    return folder
+
+
 @pytest.fixture
 def changed(package: Path, tmp_path: Path) -> Iterator[Path]:
     """A copy to be spoilt: what is installed is shared, what is generated is not there yet."""
@@ -78,8 +87,8 @@ async def serve_over() -> AsyncIterator[Serve]:
     """The URL of a gateway whose view is a loader that is given."""
     async with AsyncExitStack() as opened:
 
-        async def serve_one(loader: Loader) -> str:
-            return await opened.enter_async_context(served(application(Settings(), DEFINITION, {"view": loader}, GatewayMetrics())))
+        async def serve_one(loader: Loader, **given: Any) -> str:
+            return await opened.enter_async_context(served(application(Settings(**given), DEFINITION, {"view": loader}, GatewayMetrics())))
 
         yield serve_one
 

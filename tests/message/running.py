@@ -8,7 +8,8 @@ from typing import Any
 import httpx
 import pytest
 
-from app.server import MODE, gateway
+from app.headers import MODE
+from app.server import gateway
 from app.telemetry import ProjectorMetrics
 from app.worker import work
 from loaders import view

@@ -12,7 +12,7 @@ import pytest
 from graphql import get_introspection_query, parse, validate
 from starlette.datastructures import Headers
 
-from app.pages.accept import accepts_gzip, prefers_html
+from app.accept import accepts_gzip, prefers_html
 from app.pages.examples import Example, every_field, examples
 from app.pages.files import HERE, POLICY
 from demo import seed
@@ -81,9 +81,12 @@ async def test_a_browser_without_a_query_gets_graphiql_and_everyone_else_an_answ
     assert page.headers["vary"] == "accept, accept-encoding"
     assert "<title>GraphiQL" in page.text
     query = {"query": '{ user(id: "1") { username } }'}
-    asked = [await client.get("/graphql", params=query, headers=BROWSER), await client.post("/graphql", json=query, headers=BROWSER)]
+    asked = [
+        await client.get("/graphql", params=query, headers=BROWSER | {"sec-fetch-site": "none"}),
+        await client.post("/graphql", json=query, headers=BROWSER),
+    ]
     assert [answer.json() for answer in asked] == [{"data": {"user": {"username": "ada"}}}] * 2
-    program = await client.get("/graphql", headers={"accept": "*/*"})
+    program = await client.get("/graphql", headers={"accept": "*/*", "apollo-require-preflight": "1"})
     assert (program.status_code, program.json()["errors"][0]["extensions"]) == (400, {"code": "BAD_REQUEST"})
 
 

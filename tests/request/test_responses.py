@@ -11,13 +11,17 @@ from tests.request.arranged import MemoryLoader
 from tests.request.conftest import Open
 
 ADA = '{ user(id: "1") { username } }'
+# a header that no page of another site can send unasked
+OWN = {"apollo-require-preflight": "1"}
 ADAS = {"data": {"user": {"username": "ada"}}}
 
 
 async def test_post_and_get_answer_alike(open_over: Open) -> None:
     client = await open_over(MemoryLoader())
     posted = await client.post("/graphql", json={"query": "query ($i: ID!) { user(id: $i) { username } }", "variables": {"i": "1"}})
-    got = await client.get("/graphql", params={"query": "query ($i: ID!) { user(id: $i) { username } }", "variables": '{"i": "1"}'})
+    got = await client.get(
+        "/graphql", params={"query": "query ($i: ID!) { user(id: $i) { username } }", "variables": '{"i": "1"}'}, headers=OWN
+    )
     assert posted.content == got.content == b'{"data":{"user":{"username":"ada"}}}'
     assert (posted.status_code, posted.headers["content-type"]) == (200, "application/json")
 
@@ -42,7 +46,9 @@ async def test_an_answer_says_its_mode_generation_and_moment(open_over: Open) ->
         ("null", 400, "BAD_REQUEST"),
         ('"text"', 400, "BAD_REQUEST"),
         ("[1]", 400, "BAD_REQUEST"),
-        ('[{"query": "{ __typename }"}]', 400, "BAD_REQUEST"),
+        ('[{"query": "{ __typename }"}]', 400, "BAD_BATCH"),
+        ('{"query": "{ user(id: \\"1\\") { id } }", "operationName": "Other"}', 200, "OPERATION_RESOLUTION_FAILURE"),
+        ('{"query": "query A { __typename } query B { __typename }"}', 200, "OPERATION_RESOLUTION_FAILURE"),
         ('{"query": "{ __typename }", "variables": 5}', 400, "BAD_REQUEST"),
         ('{"query": "mutation { a }"}', 200, "GRAPHQL_VALIDATION_FAILED"),
     ],
@@ -59,7 +65,7 @@ async def test_other_methods_and_bodies_are_refused(open_over: Open) -> None:
     answers = [await client.put("/graphql", json={"query": ADA}), await client.post("/graphql", data={"query": ADA})]
     assert [(answer.status_code, answer.json()["errors"][0]["extensions"]["code"]) for answer in answers] == [
         (405, "BAD_REQUEST"),
-        (400, "BAD_REQUEST"),
+        (415, "BAD_REQUEST"),
     ]
 
 
