@@ -29,7 +29,10 @@ class Flights:
         if before is not None:
             await asyncio.wait({before})
         async with self._turns:
-            await self._project(batch)
+            projecting = self._project(batch)
+            # its records go when they are folded: those that wait for Redis need no more than what came of them
+            del batch
+            await projecting
 
     async def room(self) -> None:
         """Return when no more than AT_ONCE are in the air."""

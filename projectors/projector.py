@@ -212,12 +212,14 @@ class Projector:
                 return
             changes = reading.fresh(batch, decoded, self._build.record)
             self._observer.duplicates(len(decoded) - len(changes))
-            effects = self._fold(reading, changes)
+            effects, end = self._fold(reading, changes), batch.end
+        # as Flights does
+        del batch, decoded
         ts_ms = max((change.ts_ms or 0 for _, change in changes), default=0)
-        if await self._apply(reading, changes, effects, reading.mark(batch.end, ts_ms)):
-            reading.go_on(batch.end, ts_ms, self._clock.now_ms())
+        if await self._apply(reading, changes, effects, reading.mark(end, ts_ms)):
+            reading.go_on(end, ts_ms, self._clock.now_ms())
         else:
-            await self._rewind([batch.partition])
+            await self._rewind([reading.partition])
 
     def _read_from_start(self, reading: Reading) -> None:
         """Every shard drops what it has."""
