@@ -67,7 +67,10 @@ class Documents:
         return Document(parsed, tuple(errors), () if errors else tuple(weights))
 
     def check(self, document: Document, operation_name: str | None, variables: Mapping[str, object]) -> None:
-        """variables: as the client sent them. Raises TOO_MANY_IDS, TOO_MANY_READS."""
+        """variables: as the client sent them. Raises OPERATION_RESOLUTION_FAILURE, TOO_MANY_IDS, TOO_MANY_READS."""
+        if not operation_name and len(document.weights) > 1:
+            # Strawberry would take the first
+            raise limits.refused("OPERATION_RESOLUTION_FAILURE", "The document has several operations: say by operationName which is meant.")
         weight = document.weight(operation_name)
         if weight is not None:
             limits.check_variables(weight, variables, self._allowed)
@@ -116,7 +119,7 @@ class Checked(SchemaExtension):
             context.pre_execution_errors = [*self._document.errors]
             if not self._document.errors:
                 try:
-                    self._documents.check(self._document, context.operation_name, context.variables or {})
+                    self._documents.check(self._document, context._provided_operation_name, context.variables or {})
                 except GraphQLError as error:
                     context.pre_execution_errors = [error]
         yield

@@ -184,8 +184,7 @@ class Endpoint:
         try:
             return await self._schema.execute(text, variables, reading, operation_name=name)
         except CannotGetOperationTypeError as unknown:
-            sentence = f"There is no operation {name!r} in the document." if name else "Say by operationName which operation is meant."
-            raise RequestError("OPERATION_RESOLUTION_FAILURE", sentence) from unknown
+            raise RequestError("OPERATION_RESOLUTION_FAILURE", f"There is no operation{f' {name!r}' if name else ''} in the document.") from unknown
 
     def _status(self, call: Call, told: Told) -> int:
         if told.executed:

@@ -49,6 +49,7 @@ async def test_an_answer_says_its_mode_generation_and_moment(open_over: Open) ->
         ('[{"query": "{ __typename }"}]', 400, "BAD_BATCH"),
         ('{"query": "{ user(id: \\"1\\") { id } }", "operationName": "Other"}', 200, "OPERATION_RESOLUTION_FAILURE"),
         ('{"query": "query A { __typename } query B { __typename }"}', 200, "OPERATION_RESOLUTION_FAILURE"),
+        ('{"query": "fragment A on Query { __typename }"}', 200, "OPERATION_RESOLUTION_FAILURE"),
         ('{"query": "{ __typename }", "variables": 5}', 400, "BAD_REQUEST"),
         ('{"query": "mutation { a }"}', 200, "GRAPHQL_VALIDATION_FAILED"),
     ],
