@@ -70,7 +70,7 @@ class Documents:
         """variables: as the client sent them. Raises OPERATION_RESOLUTION_FAILURE, TOO_MANY_IDS, TOO_MANY_READS."""
         if not operation_name and len(document.weights) > 1:
             # Strawberry would take the first
-            raise limits.refused("OPERATION_RESOLUTION_FAILURE", "The document has several operations: say by operationName which is meant.")
+            raise limits.refused("OPERATION_RESOLUTION_FAILURE", "The document has several operations: say by operationName which.")
         weight = document.weight(operation_name)
         if weight is not None:
             limits.check_variables(weight, variables, self._allowed)

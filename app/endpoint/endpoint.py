@@ -184,7 +184,8 @@ class Endpoint:
         try:
             return await self._schema.execute(text, variables, reading, operation_name=name)
         except CannotGetOperationTypeError as unknown:
-            raise RequestError("OPERATION_RESOLUTION_FAILURE", f"There is no operation{f' {name!r}' if name else ''} in the document.") from unknown
+            sentence = f"There is no operation {name!r} in the document." if name else "There is no operation in the document."
+            raise RequestError("OPERATION_RESOLUTION_FAILURE", sentence) from unknown
 
     def _status(self, call: Call, told: Told) -> int:
         if told.executed:

@@ -42,6 +42,8 @@ export function originOf(headers: Headers): Origin {
 export function gatewayFetch(mode?: Mode, note?: (origin: Origin) => void): typeof fetch {
   return async (input, init) => {
     const headers = new Headers(init?.headers);
+    // a GET without a header of its own could be another site's: docs/http.md
+    headers.set("apollo-require-preflight", "1");
     if (mode) headers.set("viewgate-mode", mode);
     const response = await fetch(input, { ...init, headers });
     note?.(originOf(response.headers));
