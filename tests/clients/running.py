@@ -48,10 +48,10 @@ async def followed(*argv: str, folder: Path) -> AsyncIterator[asyncio.StreamRead
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
+async def served(app: Any, http: Any = "httptools") -> AsyncIterator[str]:
     """The URL of an ASGI app's /graphql, on a free port, until the end."""
     port = free_port()
-    server = _Server(uvicorn.Config(app, port=port, http="httptools", lifespan="off", log_config=None, access_log=False))
+    server = _Server(uvicorn.Config(app, port=port, http=http, lifespan="off", log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve())
     try:
         await until(lambda: _answers(port), 10)
