@@ -11,6 +11,8 @@ from graphql import GraphQLError
 LONGEST_LIST = 100
 MOST_ROWS = 1_000
 MOST_TOKENS = 500
+# each may be answered with all of the schema, which no plan does
+MOST_INTROSPECTIONS = 4
 CACHED_DOCUMENTS = 1_024
 
 
@@ -43,7 +45,7 @@ class Weight:
     """What one operation costs, its fragments included.
 
     rows: how many are read whatever the variables. lists: variable → how often its length adds to that. defaults: their lengths
-    where the client sends none.
+    where the client sends none. introspections: fields that answer with the whole schema.
     """
 
     depth: int = 0
@@ -52,6 +54,7 @@ class Weight:
     directives: int = 0
     selections: int = 0
     rows: int = 0
+    introspections: int = 0
     _: KW_ONLY
     lists: Mapping[str, int] = field(default_factory=dict)
     defaults: Mapping[str, int] = field(default_factory=dict)
@@ -116,6 +119,9 @@ def _passed(weight: Weight, limits: Limits) -> Iterator[GraphQLError]:
     if weight.root_fields > limits.root_fields:
         message = f"The operation has {weight.root_fields} root fields; at most {limits.root_fields} are allowed."
         yield refused("TOO_MANY_ROOT_FIELDS", f"{message} Ask in several requests, or by a list.")
+    if weight.introspections > MOST_INTROSPECTIONS:
+        message = f"The operation asks {weight.introspections} times for __schema or __type; at most {MOST_INTROSPECTIONS} are allowed."
+        yield refused("TOO_MANY_ROOT_FIELDS", f"{message} Ask in several requests.")
     if weight.directives > limits.directives:
         message = f"The operation has {weight.directives} directives; at most {limits.directives} are allowed. Leave out fields instead."
         yield refused("TOO_MANY_DIRECTIVES", message)

@@ -37,6 +37,7 @@ class _Own:
     directives: int = 0
     selections: int = 0
     rows: int = 0
+    introspections: int = 0
     lists: dict[str, int] = field(default_factory=dict)
     defaults: dict[str, int] = field(default_factory=dict)
     spreads: list[tuple[str, int, bool]] = field(default_factory=list)
@@ -97,6 +98,7 @@ class Weighing:
         own.aliases += node.alias is not None
         own.root_fields += root
         sizes = [self._check_lists(argument.value) for argument in node.arguments or ()]
+        own.introspections += root and node.name.value in INTROSPECTION
         if not root or node.name.value.startswith("__"):
             return
         variables = [argument.value.name.value for argument in node.arguments or () if isinstance(argument.value, VariableNode)]
@@ -137,16 +139,17 @@ def _sum(own: _Own, weights: dict[str, Weight]) -> Weight:
     """A definition with its fragments. One that is not weighed yet closes a cycle, which validation refuses: it counts as nothing."""
     lists = dict(own.lists)
     depth, aliases, root_fields = own.depth, own.aliases, own.root_fields
-    directives, selections, rows = own.directives, own.selections, own.rows
+    directives, selections, rows, introspections = own.directives, own.selections, own.rows, own.introspections
     for name, above, root in own.spreads:
         inner = weights.get(name, Weight())
         depth = max(depth, above + inner.depth)
         aliases, directives, selections = aliases + inner.aliases, directives + inner.directives, selections + inner.selections
         if root:
             root_fields, rows = root_fields + inner.root_fields, rows + inner.rows
+            introspections += inner.introspections
             for variable, times in inner.lists.items():
                 lists[variable] = min(MOST, lists.get(variable, 0) + times)
-    counts = [min(MOST, count) for count in (depth, aliases, root_fields, directives, selections, rows)]
+    counts = [min(MOST, count) for count in (depth, aliases, root_fields, directives, selections, rows, introspections)]
     return Weight(*counts, lists=lists, defaults=own.defaults)
 
 

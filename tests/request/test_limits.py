@@ -76,6 +76,17 @@ async def test_what_a_limit_allows_passes_and_one_more_is_refused(limit: str, co
     assert str(most) in error.message
 
 
+@pytest.mark.parametrize("field", ['__type(name: "User") { name }', "__schema { types { name } }"])
+async def test_the_schema_is_told_four_times_in_an_operation(field: str) -> None:
+    def asked(times: int) -> str:
+        return f"{{ a: {field} ...F }} fragment F on Query {{ " + " ".join(f"b{i}: {field}" for i in range(times - 1)) + " }"
+
+    assert await code_of(asked(4), {}) == "ok"
+    assert await code_of(asked(5), {}) == "TOO_MANY_ROOT_FIELDS"
+    # by those names there are other fields elsewhere
+    assert await code_of("{ user(id: 1) { __typename } }", {}) == "ok"
+
+
 async def test_a_list_is_refused_before_its_items_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     looked: list[object] = []
 
