@@ -17,9 +17,9 @@ from tests.request.arranged import DEFINITION, MemoryLoader
 
 SETTINGS = Settings(_env_file=None, pages=False, limit_batch=5)  # type: ignore[call-arg]  # pydantic-settings' own
 APP = application(SETTINGS, DEFINITION, {"view": MemoryLoader()}, GatewayMetrics())
-TEXTS = st.one_of(
-    st.text(max_size=50), st.sampled_from(["{ __typename }", '{ user(id: "1") { id } }', "query Q($i: ID!) { user(id: $i) { id } }"])
-)
+QUERIES = ["{ __typename }", '{ user(id: "1") { id } }', "query Q($i: ID!) { user(id: $i) { id } }"]
+TEXTS = st.one_of(st.text(max_size=50), st.sampled_from(QUERIES))
+KEYS = st.sampled_from(["i", "persistedQuery", "sha256Hash", ""])
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | TEXTS,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS, inner, max_size=3),
