@@ -101,7 +101,7 @@ async def _cost(name: str, body: bytes, rounds: int) -> Cost:
 
 
 async def asked(app: Any, body: bytes) -> tuple[int, str]:
-    """The status, and the code of the first error. Raises WrongAnswer."""
+    """The status, and the code of the first error, of the last operation. Raises WrongAnswer."""
     sent: list[dict[str, Any]] = []
 
     async def receive() -> dict[str, Any]:
@@ -112,10 +112,12 @@ async def asked(app: Any, body: bytes) -> tuple[int, str]:
 
     await app(dict(SCOPE), receive, send)
     status, answer = sent[0]["status"], msgspec.json.decode(sent[1]["body"])
-    errors = answer.get("errors", [])
-    code = errors[0]["extensions"]["code"] if errors else "ok"
-    if status >= 500 or code == "INTERNAL" or (not errors and "data" not in answer):
-        raise WrongAnswer(f"{status} {sent[1]['body']!r} to {body[:100]!r}")
+    code = "ok"
+    for one in answer if isinstance(answer, list) else [answer]:
+        errors = one.get("errors", [])
+        code = errors[0]["extensions"]["code"] if errors else "ok"
+        if status >= 500 or code == "INTERNAL" or not (errors or "data" in one):
+            raise WrongAnswer(f"{status} {sent[1]['body']!r} to {body[:100]!r}")
     return status, code
 
 
