@@ -65,6 +65,18 @@ async def test_the_switch_sends_the_header_and_the_bar_says_who_answered(open_si
     await expect(page.locator("#age")).not_to_have_text(shown)
 
 
+async def test_the_plan_is_in_the_answer_where_it_is_asked_for_and_the_browser_remembers(open_site: OpenSite, open_page: OpenPage) -> None:
+    watched = await open_page(await open_site(), "/graphql")
+    page = watched.page
+    assert "viewgate-extensions" not in await (await run(watched)).all_headers()
+    await expect(page.locator(RESULT)).not_to_contain_text('"plan"')
+    await page.get_by_role("checkbox", name="plan").check()
+    assert (await (await run(watched)).all_headers())["viewgate-extensions"] == "plan"
+    await expect(page.locator(RESULT)).to_contain_text('"plan": {')
+    await page.reload()
+    await expect(page.get_by_role("checkbox", name="plan")).to_be_checked()
+
+
 async def test_the_bar_says_why_another_mode_has_answered(open_site: OpenSite, open_page: OpenPage, redis: Redis) -> None:
     site = await open_site(fallback="sql")
     await redis.flushall()

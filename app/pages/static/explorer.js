@@ -2,7 +2,8 @@
 // GraphiQL with the gateway's own queries, the switch of the mode, and what is told of the last answer.
 
 const buttons = [...document.querySelectorAll('input[name="mode"]')];
-const MODE = "viewgate:mode", EVERY_MS = 100;
+const plan = find("#plan");
+const MODE = "viewgate:mode", PLAN = "viewgate:plan", EVERY_MS = 100;
 const tabs = told.examples.map(({ query, variables }) => ({ query, variables: JSON.stringify(variables, null, 2) }));
 let asOf = null;
 
@@ -13,6 +14,8 @@ const stored = {
 };
 
 function restore() {
+  plan.checked = stored.get(PLAN) === "true";
+  plan.addEventListener("change", () => stored.set(PLAN, plan.checked));
   if (!told.choice) return;
   const kept = buttons.find((button) => button.value === stored.get(MODE));
   if (kept) kept.checked = true;
@@ -32,6 +35,7 @@ function headers(given) {
   made.set("content-type", "application/json");
   made.set("accept", "application/json");
   if (told.choice) made.set("viewgate-mode", buttons.find((button) => button.checked).value);
+  if (plan.checked) made.set("viewgate-extensions", "plan");
   return made;
 }
 
