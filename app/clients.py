@@ -15,15 +15,21 @@ from app.cluster.nodes import Nodes
 from app.cluster.url import names_cluster, parse_cluster_url
 from app.pool import Pool
 from app.settings import Settings
+from app.shared_connection import SharedConnection
+from loaders.after import Send
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """redis: the view's. cache: cache-aside's, the same one unless a setting says otherwise. Both answer bytes."""
+    """redis: the view's. cache: cache-aside's, the same one unless a setting says otherwise. Both answer bytes.
+
+    send: the way by which the view is read. None: by a pipeline of redis-py's, which a Redis Cluster needs.
+    """
 
     redis: Redis
     cache: Redis
     postgres: asyncpg.Pool
+    send: Send | None = None
 
 
 @asynccontextmanager
@@ -34,7 +40,7 @@ async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
     postgres = open_postgres(settings)
     try:
         # with no connection to open, this only readies the pool
-        yield Clients(redis, cache, await postgres)
+        yield Clients(redis, cache, await postgres, _shared(redis, settings))
     finally:
         postgres.terminate()
         await cache.aclose()
@@ -59,6 +65,11 @@ def open_redis(settings: Settings, url: str) -> Redis:
         seeds, given = parse_cluster_url(url)
         return ClusterClient(Nodes(seeds, options | given), seconds)
     return Redis.from_pool(Pool.from_url(url, **options))
+
+
+def _shared(redis: Redis, settings: Settings) -> Send | None:
+    pool = redis.connection_pool
+    return SharedConnection(pool, settings.redis_timeout_seconds).ask if isinstance(pool, Pool) else None
 
 
 def open_postgres(settings: Settings) -> asyncpg.Pool:

@@ -44,7 +44,7 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
     """The loader of each mode; the fallback, if one is set, stands behind the view."""
     sql = SqlLoader(clients.postgres, definition)
     cache_aside = CacheAsideLoader(clients.cache, sql, definition, settings.cache_ttl_seconds, metrics)
-    view = ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds)
+    view = ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds, send=clients.send)
     made: dict[Mode, Loader] = {"view": view, "cache-aside": cache_aside, "sql": sql}
     if settings.fallback != "none":
         made["view"] = FallbackLoader(made["view"], made[settings.fallback], settings.fallback_limit, settings.fallback_wait_seconds)

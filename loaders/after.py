@@ -13,6 +13,7 @@ POLL_SECONDS = 0.005
 
 Command = tuple[str, ...]
 Header = Sequence[bytes | None]
+# commands to Redis in one round trip; the replies in their order, an error among them raised
 Send = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 

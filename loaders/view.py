@@ -10,7 +10,7 @@ from redis.exceptions import ClusterDownError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from loaders.after import Behind, Command, Guard, Polls
+from loaders.after import Behind, Command, Guard, Polls, Send
 from loaders.live import Live
 from schema import layout, servers
 from schema.definition import Definition
@@ -32,13 +32,22 @@ Waiting = list[tuple[int, Step, Asked]]
 class ViewLoader:
     """Mode view.
 
-    redis: answers bytes (decode_responses off). generation: the one to be read, built or not; None: the live one.
+    redis: answers bytes (decode_responses off). send: another way to it, see Send; None: by a pipeline of redis-py.
+    generation: the one to be read, built or not; None: the live one.
     wait_seconds: how long `load_after` waits. The pointer and the progress are read again at most once a second, in the pipeline of a
     load that runs anyway.
     """
 
-    def __init__(self, redis: Redis, definition: Definition, generation: str | None = None, wait_seconds: float = 1.0) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        definition: Definition,
+        generation: str | None = None,
+        wait_seconds: float = 1.0,
+        send: Send | None = None,
+    ) -> None:
         self._redis = redis
+        self._send = send or self._by_pipeline
         self._definition = definition
         self._generation = generation
         self._wait_seconds = wait_seconds
@@ -187,14 +196,17 @@ class ViewLoader:
         return bool(live.is_named(pointer) or self._generation) and live.is_same(stored)
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        try:
+            return await self._send(commands)
+        except AWAY as error:
+            raise ViewUnavailable("Redis cannot be reached.") from error
+
+    async def _by_pipeline(self, commands: Sequence[Command]) -> list[Any]:
         pipeline = self._redis.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
-        try:
-            # redis-py closes the connection of an await that is cancelled: a wave of time-outs would become a wave of connects
-            return await asyncio.shield(pipeline.execute())
-        except AWAY as error:
-            raise ViewUnavailable("Redis cannot be reached.") from error
+        # redis-py closes the connection of an await that is cancelled: a wave of time-outs would become a wave of connects
+        return await asyncio.shield(pipeline.execute())
 
 
 def _row(live: Live, row_id: str, fields: tuple[str, ...]) -> Step:

@@ -1,0 +1,159 @@
+"""One connection to Redis for all readers of a process: what they ask within a tick of the event loop goes out in one write.
+
+redis-py opens it, with its handshake, its TLS and its passwords; then its bytes are ours. Against a pipeline of redis-py for each request
+this is a third of the CPU (docs/decisions.md).
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis._parsers.base import BaseParser
+from redis.asyncio.connection import AbstractConnection
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from app.pool import Pool
+
+Command = tuple[str, ...]
+# of commands whose replies are awaited: more than Redis answers in a second are too many
+MOST_AWAITED = 50_000
+
+
+class _Asked:
+    """Commands whose replies come one after another. replies: those that are here."""
+
+    __slots__ = ("commands", "future", "replies", "until")
+
+    def __init__(self, commands: Sequence[Command], future: "asyncio.Future[list[Any]]", until: float) -> None:
+        self.commands, self.future, self.until = commands, future, until
+        self.replies: list[Any] = []
+
+
+class _Link(asyncio.Protocol):
+    """One open connection. Replies come in the order of what was asked; whatever puts that into doubt ends the connection.
+
+    seconds: how long a reply may take. Who waits when it ends gets RedisConnectionError, or RedisTimeoutError where it ended for that.
+    """
+
+    def __init__(self, connection: AbstractConnection, pool: Pool, seconds: float) -> None:
+        self._connection, self._pool, self._seconds = connection, pool, seconds
+        self._loop = asyncio.get_running_loop()
+        self._reader = hiredis.Reader(protocolError=InvalidResponse, replyError=BaseParser.parse_error)
+        self._waiting: deque[_Asked] = deque()
+        self._awaited = 0
+        self._unsent: list[bytes] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._end: Exception | None = None
+        self.open = True
+        writer = connection._writer  # redis-py shows no other way to it
+        assert writer is not None  # noqa: S101 - it has just connected
+        self._transport: Any = writer.transport
+        self._before = self._transport.get_protocol()
+        self._transport.set_protocol(self)
+
+    def ask(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
+        """Raises RedisConnectionError where more is awaited than can be answered in time."""
+        if self._awaited >= MOST_AWAITED:
+            raise RedisConnectionError(f"{self._awaited:,} replies of Redis are awaited already")
+        if not self._unsent:
+            self._loop.call_soon(self._flush)
+        # its stub means a tuple of one, it takes any
+        self._unsent += [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
+        asked = _Asked(commands, self._loop.create_future(), self._loop.time() + self._seconds)
+        self._waiting.append(asked)
+        self._awaited += len(commands)
+        if self._timer is None:
+            self._timer = self._loop.call_at(asked.until, self._look)
+        return asked.future
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._reader.feed(data)
+            while (reply := self._reader.gets()) is not False:
+                self._take(reply)
+        except Exception as error:  # noqa: BLE001 - no reply may ever go to who has not asked
+            self._abort(RedisConnectionError(f"what Redis answers cannot be read: {error}"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._before.connection_lost(exc)
+        self.open = False
+        if self._timer:
+            self._timer.cancel()
+        error = self._end or RedisConnectionError("Redis has closed the connection")
+        for asked in self._waiting:
+            if not asked.future.done():
+                asked.future.set_exception(error)
+        self._waiting.clear()
+        self._released = self._loop.create_task(self._release())
+
+    def pause_writing(self) -> None:
+        self._before.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._before.resume_writing()
+
+    def _flush(self) -> None:
+        packed, self._unsent = b"".join(self._unsent), []
+        self._transport.write(packed)
+
+    def _take(self, reply: Any) -> None:
+        asked = self._waiting[0]
+        asked.replies.append(_shaped(asked.commands[len(asked.replies)], reply))
+        self._awaited -= 1
+        if len(asked.replies) == len(asked.commands):
+            self._waiting.popleft()
+            # who has stopped waiting gets nothing; the replies were read all the same
+            if not asked.future.done():
+                refused = next((one for one in asked.replies if isinstance(one, Exception)), None)
+                asked.future.set_exception(refused) if refused else asked.future.set_result(asked.replies)
+
+    def _look(self) -> None:
+        """Whether the oldest has waited too long: then nobody behind it will be answered any sooner."""
+        self._timer = None
+        if self._waiting and self._waiting[0].until <= self._loop.time():
+            self._abort(RedisTimeoutError(f"Redis has not answered for {self._seconds:g} s"))
+        elif self._waiting:
+            self._timer = self._loop.call_at(self._waiting[0].until, self._look)
+
+    def _abort(self, error: Exception) -> None:
+        if self.open:
+            self.open, self._end = False, error
+            self._transport.abort()
+
+    async def _release(self) -> None:
+        await self._connection.disconnect(nowait=True)
+        await self._pool.release(self._connection)
+
+
+class SharedConnection:
+    """Opened when it is first needed, and again when it was lost. pool: one of its connections is taken. seconds: see _Link."""
+
+    def __init__(self, pool: Pool, seconds: float) -> None:
+        self._pool, self._seconds = pool, seconds
+        self._link: _Link | None = None
+        self._opening = asyncio.Lock()
+
+    async def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """The reply to each. Raises the first that is an error, and what `_Link` raises."""
+        link = self._link
+        if link is None or not link.open:
+            link = await self._opened()
+        return await link.ask(commands)
+
+    async def _opened(self) -> _Link:
+        async with self._opening:
+            if self._link is None or not self._link.open:
+                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
+                self._link = _Link(connection, self._pool, self._seconds)
+            return self._link
+
+
+def _shaped(command: Command, reply: Any) -> Any:
+    """As redis-py has it: a hash is a mapping, also where the protocol has only lists."""
+    if command[0] == "HGETALL" and isinstance(reply, list):
+        return dict(zip(reply[::2], reply[1::2], strict=True))
+    return reply
