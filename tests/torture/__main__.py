@@ -11,14 +11,16 @@ from typing import Annotated
 import typer
 
 from demo.servers import debezium
-from demo.servers.process import NotReadyError, until
+from demo.servers.process import NotReadyError, ServerError, until
 from tests.chaos.audit import Audit, audited
 from tests.chaos.readers import Readers, Seen
+from tests.conftest import CACHE
 from tests.torture.town import CONNECTORS, Town, open_town
+from tests.torture.transactions import abort_forgotten
 
 USERS = 400
 CHANGES = 300_000
-TOLD_SECONDS, STUCK_SECONDS, LEVEL_SECONDS = 15, 60, 300
+TOLD_SECONDS, STUCK_SECONDS, LEVEL_SECONDS = 15, 90, 600
 
 
 def main(
@@ -42,7 +44,7 @@ async def _torture(minutes: float, seed: int, changes: int, folder: Path) -> tup
         stop = asyncio.Event()
         async with readers.reading():
             telling = asyncio.create_task(_tell(town, readers))
-            supervising = asyncio.create_task(_supervise(town))
+            supervising = asyncio.create_task(_supervise(town, folder))
             began = time.monotonic()
             # a fault that cannot be made ends the run at once
             async with asyncio.TaskGroup() as group:
@@ -91,10 +93,11 @@ async def _audited(town: Town) -> Audit:
     return audit
 
 
-async def _supervise(town: Town) -> None:
+async def _supervise(town: Town, folder: Path) -> None:
     """Starts what Kafka Connect has given up, and Connect itself where a connector has not run for long, as an operator of a cluster does.
 
-    Connect does not always find back by itself where its broker is killed again and again: of its threads one may end, and it waits for it.
+    Kafka may have left a transaction open that keeps it from starting. And Connect does not always find back by itself where its broker is
+    killed again and again: of its threads one may end, and it waits for it.
     """
     ran = dict.fromkeys(CONNECTORS, time.monotonic())
     while True:
@@ -105,6 +108,9 @@ async def _supervise(town: Town) -> None:
                     ran[name] = time.monotonic()
         if time.monotonic() - min(ran.values()) > STUCK_SECONDS:
             typer.echo(f"Connect is started again: {', '.join(name for name in ran if time.monotonic() - ran[name] > STUCK_SECONDS)}")
+            with contextlib.suppress(ServerError):
+                for forgotten in await abort_forgotten(town.road.settings.kafka_bootstrap, CACHE, folder):
+                    typer.echo(f"a transaction that Kafka had forgotten is aborted: {forgotten}")
             await town.schedule.kill_connect()
             ran = dict.fromkeys(CONNECTORS, time.monotonic())
 
