@@ -193,7 +193,8 @@ async def test_bytes_that_are_no_reply_end_the_connection(monkeypatch: pytest.Mo
     one = Opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2")
     try:
         # the second answers more than was asked: who asks next would get what is not his
-        for said, told in ((b"?what\r\n", "cannot be read"), (b"+v1\r\n+too much\r\n", "")):
+        for answer, told in ((b"?what\r\n", "cannot be read"), (b"+v1\r\n+too much\r\n", "")):
+            said = answer
             results = await asyncio.gather(*[one.shared.ask([("GET", "k1")]) for _ in range(3)], return_exceptions=True)
             assert told in str(results[0])
             await asyncio.sleep(0.05)
