@@ -1,0 +1,53 @@
+"""The bench of reads: its client, and what it makes of the figures."""
+
+from typing import Any
+
+import pytest
+
+from app.server import application
+from app.settings import Settings
+from app.telemetry import GatewayMetrics
+from bench import closed_loop, reads
+from bench.closed_loop import NotAnswered, answer, load, request
+from bench.read_servers import body
+from bench.reads import Asking, Turn, goals
+from tests.clients.running import served
+from tests.request.arranged import DEFINITION, MemoryLoader
+
+
+def turn(query: str, server: str, rate: float) -> Turn:
+    return Turn(query, server, rate, 1.0, 2.0)
+
+
+def test_a_goal_is_held_against_the_median_of_all_rounds() -> None:
+    peers = {server for _, server in reads.GOALS}
+    turns = [turn(query, peer, rate) for query in ("user", "users", "unseen") for peer in peers for rate in (1, 100, 900)]
+    turns += [turn(query, reads.OURS, rate) for query in ("user", "users", "unseen") for rate in (1, 250, 9_000)]
+    assert {ratio for *_, ratio in goals(turns)} == {2.5}
+    assert [(query, peer, wanted) for query, peer, wanted, _ in goals(turns)] == [(*at, wanted) for at, wanted in reads.GOALS.items()]
+
+
+def test_every_text_of_unseen_is_another_and_ids_come_from_the_seed() -> None:
+    asking, again = Asking(100), Asking(100)
+    assert len({asking.unseen() for _ in range(50)}) == 50
+    again.unseen()
+    assert Asking(100).user() == Asking(100).user() != Asking(100).users()
+
+
+def test_a_body_in_chunks_is_put_together() -> None:
+    assert closed_loop._unchunked(b'5\r\n{"a":\r\nA\r\n1234567890\r\n1\r\n}\r\n0\r\n\r\n') == b'{"a":1234567890}'
+
+
+async def test_the_client_counts_what_is_answered_and_fails_where_something_is_not(servers_folder: Any) -> None:
+    app = application(Settings(), DEFINITION, {"view": MemoryLoader()}, GatewayMetrics())
+    async with served(app) as url:
+        port = int(url.split(":")[2].split("/")[0])
+        asked = body('{ user(id: "1") { username } }', {})
+        assert await answer(port, asked) == b'{"data":{"user":{"username":"ada"}}}'
+        found = await load(port, lambda: request(asked), 0.2, connections=3)
+        assert len(found.latencies) > 3
+        assert found.rate == len(found.latencies) / found.seconds > 0
+        with pytest.raises(NotAnswered, match="400"):
+            await load(port, lambda: request(b"{"), 0.2)
+        with pytest.raises(NotAnswered, match="400"):
+            await answer(port, b"{")
