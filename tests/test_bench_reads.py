@@ -9,7 +9,7 @@ from app.settings import Settings
 from app.telemetry import GatewayMetrics
 from bench import closed_loop, reads
 from bench.closed_loop import NotAnswered, answer, load, request
-from bench.read_servers import body
+from bench.read_servers import OURS, body
 from bench.reads import Asking, Turn, goals
 from tests.clients.running import served
 from tests.request.arranged import DEFINITION, MemoryLoader
@@ -22,7 +22,7 @@ def turn(query: str, server: str, rate: float) -> Turn:
 def test_a_goal_is_held_against_the_median_of_all_rounds() -> None:
     peers = {server for _, server in reads.GOALS}
     turns = [turn(query, peer, rate) for query in ("user", "users", "unseen") for peer in peers for rate in (1, 100, 900)]
-    turns += [turn(query, reads.OURS, rate) for query in ("user", "users", "unseen") for rate in (1, 250, 9_000)]
+    turns += [turn(query, OURS, rate) for query in ("user", "users", "unseen") for rate in (1, 250, 9_000)]
     assert {ratio for *_, ratio in goals(turns)} == {2.5}
     assert [(query, peer, wanted) for query, peer, wanted, _ in goals(turns)] == [(*at, wanted) for at, wanted in reads.GOALS.items()]
 
