@@ -14,19 +14,16 @@ from graphql import (
     OperationDefinitionNode,
     Source,
     parse,
-    specified_rules,
     validate,
 )
 from graphql.language import SourceLocation
-from graphql.validation import OverlappingFieldsCanBeMergedRule
 from strawberry.extensions import SchemaExtension
 
 from schema import limits
 from schema.limits import Limits, Weight
-from schema.merging import FieldsMergeRule
+from schema.rules import rules_for
 from schema.weighing import weigh
 
-RULES = tuple(FieldsMergeRule if rule is OverlappingFieldsCanBeMergedRule else rule for rule in specified_rules)
 # each may have to look for its place in all of the text
 MOST_ERRORS = 10
 NEWLINE = re.compile(r"\r\n|[\n\r]")
@@ -63,7 +60,7 @@ class Documents:
             weights = weigh(parsed, self._allowed)
         except GraphQLError as error:
             return Document(parsed, (error.with_traceback(None),))
-        errors = validate(self._schema, parsed, RULES, MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
+        errors = validate(self._schema, parsed, rules_for(text), MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
         return Document(parsed, tuple(errors), () if errors else tuple(weights))
 
     def check(self, document: Document, operation_name: str | None, variables: Mapping[str, object]) -> None:

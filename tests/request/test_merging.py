@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema import graphql
-from schema.documents import RULES
 from schema.merging import FieldsMergeRule
+from schema.rules import RULES
 from tests.request.arranged import DEFINITION
 
 OURS = graphql.build(DEFINITION)._schema
