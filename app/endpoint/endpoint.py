@@ -30,6 +30,7 @@ Loaders = Mapping[Mode, Loader]
 MODE = headers.MODE.encode()
 ASKING = {headers.EXTENSIONS.encode(), headers.AFTER.encode()}
 METHODS = b"GET, HEAD, OPTIONS, POST"
+BODILESS = {204, 304}
 # of the draft of 2026: executed with errors, and what is no request that could be executed
 PARTIAL, UNPROCESSABLE = 294, 422
 
@@ -88,8 +89,9 @@ class Endpoint:
             call.outcome, answer = "TIMEOUT", self._late(call)
         self._metrics.requests.labels(call.mode, call.outcome).inc()
         self._metrics.seconds.labels(call.mode).observe(time.perf_counter() - started)
-        length = b"%d" % len(answer.body)
-        head = [*answer.headers, (b"content-length", length), (MODE, call.mode.encode())]
+        head = [*answer.headers, (MODE, call.mode.encode())]
+        if answer.status not in BODILESS:
+            head.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": head})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
 
@@ -112,6 +114,7 @@ class Endpoint:
             asked = posted(text)
             answer = await (self._batch(call, asked) if isinstance(asked, list) else self._single(call, asked))
         else:
+            call.read = True
             if self._settings.csrf:
                 check_preflight(call.head)
             answer = self._cached(call, await self._single(call, got(call.scope["query_string"], self._settings.limit_body_bytes)))

@@ -241,11 +241,13 @@ async def test_a_request_has_its_time(open_over: Open) -> None:
         await asyncio.Event().wait()
 
     late = await client.post("/graphql", json={"query": ADA})
+    got = await client.get("/graphql", params={"query": ADA}, headers=OWN)
+    assert (got.status_code, code(got)) == (503, "TIMEOUT")
     unsent = await client.post("/graphql", content=never(), headers={"content-type": "application/json"})
     assert [(answer.status_code, code(answer)) for answer in (late, unsent)] == [(503, "TIMEOUT"), (408, "TIMEOUT")]
     slow.told.set()
     assert (await client.post("/graphql", json={"query": ADA})).json() == ADAS
-    assert 'viewgate_requests_total{mode="view",outcome="TIMEOUT"} 2.0' in (await client.get("/metrics")).text
+    assert 'viewgate_requests_total{mode="view",outcome="TIMEOUT"} 3.0' in (await client.get("/metrics")).text
 
 
 async def test_pages_of_the_sites_that_are_named_may_ask(open_over: Open) -> None:
@@ -290,6 +292,7 @@ async def test_a_get_is_not_sent_again_to_who_has_it(open_over: Open) -> None:
     for known in (tag, f'"other", {tag}', tag.removeprefix("W/"), "*"):
         again = await client.get("/graphql", params={"query": ADA}, headers=OWN | {"if-none-match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", tag)
+        assert "content-length" not in again.headers
     loader.rows = {"1": dict(loader.rows["1"]) | {"username": "lovelace"}}
     changed = await client.get("/graphql", params={"query": ADA}, headers=OWN | {"if-none-match": tag})
     assert (changed.status_code, changed.json()["data"]["user"]) == (200, {"username": "lovelace"})
