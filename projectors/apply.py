@@ -34,9 +34,16 @@ local header = redis.call('HMGET', KEYS[1], 'state', 'build')
 if header[1] == 'building' and header[2] == ARGV[1] then redis.call('HSET', KEYS[1], 'state', 'live') end
 """
 SCRIPT = Path(__file__).with_name("apply.lua").read_text()
-# how a call names it: by its digest, or all of it, where Redis does not know it or has forgotten it
-_BY_DIGEST = (b"EVALSHA", hashlib.sha1(SCRIPT.encode(), usedforsecurity=False).hexdigest().encode())
-_WHOLE = (b"EVAL", SCRIPT.encode())
+Way = tuple[bytes, bytes]
+
+
+def ways(script: str) -> tuple[Way, Way]:
+    """How a call names the script: by its digest, and whole, for a Redis that does not know it or has forgotten it."""
+    digest = hashlib.sha1(script.encode(), usedforsecurity=False).hexdigest()
+    return (b"EVALSHA", digest.encode()), (b"EVAL", script.encode())
+
+
+BY_DIGEST, WHOLE = ways(SCRIPT)
 
 
 class StoreUnavailable(Exception):
@@ -178,14 +185,14 @@ class RedisStore:
         await reached(pipeline.execute())
 
     async def _evaluate(self, calls: Sequence[Call]) -> list[Any]:
-        replies = await self._send(calls, _BY_DIGEST)
+        replies = await self._send(calls, BY_DIGEST)
         unknown = [place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)]
         if unknown:
-            for place, reply in zip(unknown, await self._send([calls[place] for place in unknown], _WHOLE), strict=True):
+            for place, reply in zip(unknown, await self._send([calls[place] for place in unknown], WHOLE), strict=True):
                 replies[place] = reply
         return replies
 
-    async def _send(self, calls: Sequence[Call], script: tuple[bytes, bytes]) -> list[Any]:
+    async def _send(self, calls: Sequence[Call], script: Way) -> list[Any]:
         return await self._exchanged([Packed(self._layout.headers[call.shard], self._packed(call, script)) for call in calls])
 
     async def _exchanged(self, commands: Sequence[Packed]) -> list[Any]:
@@ -196,7 +203,7 @@ class RedisStore:
         if self._met is not None and servers.met(self._redis) != self._met:
             raise StoreUnavailable("Redis was restarted or failed over: what it had acknowledged may be lost")
 
-    def _packed(self, call: Call, script: tuple[bytes, bytes]) -> bytes:
+    def _packed(self, call: Call, script: Way) -> bytes:
         watermarks: list[bytes | str] = []
         for advance in call.advances:
             watermarks += [str(advance.partition), advance.expected.encode(), advance.new.encode()]

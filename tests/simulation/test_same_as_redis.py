@@ -136,7 +136,9 @@ BROKEN = {
 async def test_a_script_that_is_broken_on_purpose_differs(redis: Redis, rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = BROKEN[rule]
     assert apply.SCRIPT.count(old) == 1
-    monkeypatch.setattr(apply, "SCRIPT", apply.SCRIPT.replace(old, new))
+    by_digest, whole = apply.ways(apply.SCRIPT.replace(old, new))
+    monkeypatch.setattr(apply, "BY_DIGEST", by_digest)
+    monkeypatch.setattr(apply, "WHOLE", whole)
     with pytest.raises(AssertionError, match="seed"):
         await all_compared(redis)
 
