@@ -108,7 +108,7 @@ def main(
 ) -> None:
     """Measure GraphQL reads."""
     os.sched_setaffinity(0, {LOAD_CORE})
-    users, rounds, seconds = (2_000, 1, 0.5) if quick else (100_000, 5, 3.0)
+    users, rounds, seconds = (2_000, 1, 0.5) if quick else (100_000, 5, 2.0)
     turns, about = uvloop.run(measure(users, rounds, seconds))
     _show(turns, about, users)
     if json:
