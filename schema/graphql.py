@@ -45,7 +45,8 @@ class Reading:
 
     def __init__(self, loader: Loader, after: Sequence[Token] = ()) -> None:
         self._loader, self._after = loader, after
-        self._reads: DataLoader[Read, Row | None] = DataLoader(self._load)
+        # only the executor reads piece by piece
+        self._reads: DataLoader[Read, Row | None] | None = None
         self._known: tuple[Sequence[Read], Rows | Exception] | None = None
         self.rows: Rows | None = None
 
@@ -67,6 +68,7 @@ class Reading:
 
     def read(self, read: Read) -> Awaitable[Row | None]:
         """Raises, when awaited, a GraphQLError with the code of the LoadError."""
+        self._reads = self._reads or DataLoader(self._load)
         return self._reads.load(read)
 
     async def _load(self, reads: list[Read]) -> Sequence[Row | None]:
