@@ -74,6 +74,8 @@ class _Link(asyncio.Protocol):
         try:
             self._reader.feed(data)
             while (reply := self._reader.gets()) is not False:
+                if isinstance(reply, hiredis.PushNotification):
+                    raise InvalidResponse("it tells what nobody has asked for")
                 self._take(reply)
         except Exception as error:  # noqa: BLE001 - no reply may ever go to who has not asked
             self._abort(RedisConnectionError(f"what Redis answers cannot be read: {error}"))
@@ -135,7 +137,7 @@ class SharedConnection:
     def __init__(self, pool: Pool, seconds: float) -> None:
         self._pool, self._seconds = pool, seconds
         self._link: _Link | None = None
-        self._opening = asyncio.Lock()
+        self._opening: asyncio.Task[_Link] | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
         """The reply to each. Raises the first that is an error, and what `_Link` raises."""
@@ -145,11 +147,22 @@ class SharedConnection:
         return await link.ask(commands)
 
     async def _opened(self) -> _Link:
-        async with self._opening:
-            if self._link is None or not self._link.open:
-                connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
-                self._link = _Link(connection, self._pool, self._seconds)
-            return self._link
+        """By one attempt for all who wait: each of its own would wait for those before it. Who stops waiting stops it for nobody."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+            self._opening.add_done_callback(self._tried)
+        return await asyncio.shield(self._opening)
+
+    async def _open(self) -> _Link:
+        connection = await self._pool.get_connection()  # type: ignore[no-untyped-call]  # redis-py left it untyped
+        self._link = _Link(connection, self._pool, self._seconds)
+        return self._link
+
+    def _tried(self, opening: "asyncio.Task[_Link]") -> None:
+        self._opening = None
+        if not opening.cancelled():
+            # there may be nobody left to hear of it
+            opening.exception()
 
 
 def _shaped(command: Command, reply: Any) -> Any:

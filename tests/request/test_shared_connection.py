@@ -148,6 +148,35 @@ async def test_a_redis_that_hangs_is_left_and_met_again(opened: Opened, own: Ser
     assert opened.pool.met == 1
 
 
+async def test_while_redis_hangs_all_who_come_share_one_attempt_to_connect(
+    opened: Opened, own: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await opened.ask(0)
+    attempts = 0
+    connect = opened.pool.get_connection
+
+    async def counted() -> object:
+        nonlocal attempts
+        attempts += 1
+        return await connect()  # type: ignore[no-untyped-call]
+
+    monkeypatch.setattr(opened.pool, "get_connection", counted)
+    link = opened.shared._link
+    assert (link is not None, own.process is not None) == (True, True)
+    own.process.pause()  # type: ignore[union-attr]
+    link._abort(RedisConnectionError("for the test"))  # type: ignore[union-attr]
+    waiting = [asyncio.create_task(opened.ask(number)) for number in range(10)]
+    await asyncio.sleep(0.01)
+    # who has begun the attempt stops waiting, and it goes on for the others
+    waiting[0].cancel()
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(result) for result in results] == [asyncio.CancelledError, *[RedisTimeoutError] * 9]
+    assert attempts == 1
+    own.process.resume()  # type: ignore[union-attr]
+    await asyncio.gather(*[opened.ask(number) for number in range(10)])
+    assert attempts == 2
+
+
 async def test_one_connection_is_opened_for_many_who_come_at_once_and_its_place_is_given_back(opened: Opened) -> None:
     before = (await opened.client.info("stats"))["total_connections_received"]
     for round_ in range(40):
@@ -193,7 +222,8 @@ async def test_bytes_that_are_no_reply_end_the_connection(monkeypatch: pytest.Mo
     one = Opened(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0?protocol=2")
     try:
         # the second answers more than was asked: who asks next would get what is not his
-        for answer, told in ((b"?what\r\n", "cannot be read"), (b"+v1\r\n+too much\r\n", "")):
+        cases = ((b"?what\r\n", "cannot be read"), (b">1\r\n+pushed\r\n", "nobody has asked for"), (b"+v1\r\n+too much\r\n", ""))
+        for answer, told in cases:
             said = answer
             results = await asyncio.gather(*[one.shared.ask([("GET", "k1")]) for _ in range(3)], return_exceptions=True)
             assert told in str(results[0])
