@@ -59,12 +59,16 @@ def _all(headers: Headers, name: str) -> str:
 def _weights(header: str) -> Mapping[str, float]:
     """The q of each thing that a header names: 1 where it says none, 0 where it is malformed."""
     entries = (entry.partition(";") for entry in header.lower().split(","))
-    return {named.strip(): _q(parameters) for named, _, parameters in entries}
+    return {named.strip(): _q(rest) for named, _, rest in entries}
 
 
-def _q(parameters: str) -> float:
-    given = dict(parameter.strip().partition("=")[::2] for parameter in parameters.split(";"))
+def parameters(text: str) -> Mapping[str, str]:
+    """What follows a header's value after its first semicolon, by name."""
+    return dict(parameter.strip().partition("=")[::2] for parameter in text.split(";"))
+
+
+def _q(text: str) -> float:
     try:
-        return float(given.get("q", "1"))
+        return float(parameters(text).get("q", "1"))
     except ValueError:
         return 0.0

@@ -22,7 +22,8 @@ from rich.table import Table
 from app.server import application
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
-from bench.bodies import BODIES, LARGEST, query
+from bench.bodies import BODIES, LARGEST
+from bench.closed_loop import body as query
 from bench.machine import machine, versions
 from schema.definition import read_definition
 from schema.loader import Read, Rows

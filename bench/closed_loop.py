@@ -3,8 +3,10 @@
 import asyncio
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+
+import msgspec
 
 CONNECTIONS = 16
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -28,9 +30,13 @@ class Load:
         return len(self.latencies) / self.seconds
 
 
-def request(body: bytes) -> bytes:
+def body(query: str, variables: Mapping[str, object] | None = None) -> bytes:
+    return msgspec.json.encode({"query": query, "variables": variables})
+
+
+def request(asked: bytes) -> bytes:
     head = "POST /graphql HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/json\r\ncontent-type: application/json\r\n"
-    return f"{head}content-length: {len(body)}\r\n\r\n".encode() + body
+    return f"{head}content-length: {len(asked)}\r\n\r\n".encode() + asked
 
 
 async def load(port: int, next_: Next, seconds: float, connections: int = CONNECTIONS) -> Load:
@@ -46,11 +52,11 @@ async def load(port: int, next_: Next, seconds: float, connections: int = CONNEC
     return found
 
 
-async def answer(port: int, body: bytes) -> bytes:
+async def answer(port: int, asked: bytes) -> bytes:
     """Of one request; its body alone. Raises NotAnswered."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(request(body).replace(b"host:", b"connection: close\r\nhost:"))
+        writer.write(request(asked).replace(b"host:", b"connection: close\r\nhost:"))
         whole = await asyncio.wait_for(reader.read(), 10)
     finally:
         writer.close()
@@ -61,12 +67,12 @@ async def answer(port: int, body: bytes) -> bytes:
 
 
 def _unchunked(chunks: bytes) -> bytes:
-    body = b""
+    whole = b""
     while True:
         size, _, chunks = chunks.partition(b"\r\n")
         if not int(size, 16):
-            return body
-        body, chunks = body + chunks[: int(size, 16)], chunks[int(size, 16) + 2 :]
+            return whole
+        whole, chunks = whole + chunks[: int(size, 16)], chunks[int(size, 16) + 2 :]
 
 
 class _Client(asyncio.Protocol):

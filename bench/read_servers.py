@@ -1,18 +1,15 @@
 """The servers that the bench of reads asks, each in a process and on a core of its own, and what they are told of the layout."""
 
-import asyncio
 import json
-import os
 import shutil
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from app.settings import key_of
-from bench.closed_loop import NotAnswered, answer
+from bench.closed_loop import NotAnswered, answer, body
+from bench.command import running
 from bench.memory import live_generation
 from demo.servers.process import NotReadyError, free_port, until
 from schema import graphql, layout
@@ -24,17 +21,13 @@ FIELDS = "id username name description tweetCount followingCount followerCount l
 OURS, SERVER_CORE = "viewgate", 0
 
 
-def body(query: str, variables: Mapping[str, object]) -> bytes:
-    return msgspec.json.encode({"query": query, "variables": variables})
-
-
 def layout_told(address: str) -> dict[str, Any]:
     """What a peer must know of the layout."""
     record = live_generation()
     keys = layout.Layout(DEFINITION.name, record.name, record.shards)
     start, _, end = keys.rows_prefix(0, record.build).partition(layout.tags(record.shards)[0])
     fields = {f.camel: {"name": f.camel, "code": record.codes[f.name], "prefix": record.prefixes.get(f.name)} for f in DEFINITION.fields}
-    body = {"id": "1", "username": "u" * 12, "name": "n" * 14, "description": "d" * 60, **dict.fromkeys(FIELDS.split()[4:], 12345)}
+    row = {"id": "1", "username": "u" * 12, "name": "n" * 14, "description": "d" * 60, **dict.fromkeys(FIELDS.split()[4:], 12345)}
     return {
         "redis": address,
         "start": start,
@@ -43,7 +36,7 @@ def layout_told(address: str) -> dict[str, Any]:
         "marker": record.codes[DEFINITION.columns[0].name],
         "fields": fields,
         "sdl": graphql.sdl(DEFINITION),
-        "answer": json.dumps({"data": {"user": body}}),
+        "answer": json.dumps({"data": {"user": row}}),
     }
 
 
@@ -52,22 +45,11 @@ async def server(name: str, argv: tuple[str, ...], config: Path, address: str, f
     """Running on its core; the port."""
     port = free_port()
     arguments = ("--port", str(port)) if name == OURS else (str(port), str(config))
-    others = {key: value for key, value in os.environ.items() if not key.startswith("VIEWGATE_")}
     told = {key_of("redis_url"): address, key_of("pages"): "false", "NODE_ENV": "production"}
-    with (folder / f"{name}.log").open("ab") as log:
-        pinned = (shutil.which("taskset") or "taskset", "-c", str(SERVER_CORE), *argv, *arguments)
-        process = await asyncio.create_subprocess_exec(*pinned, env=others | told, stdout=log, stderr=log)
-    try:
+    pinned = (shutil.which("taskset") or "taskset", "-c", str(SERVER_CORE), *argv, *arguments)
+    async with running(pinned, told, folder / f"{name}.log"):
         await until(lambda: _listens(port), 30)
         yield port
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            try:
-                await asyncio.wait_for(process.wait(), 10)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
 
 
 async def _listens(port: int) -> None:

@@ -29,11 +29,11 @@ from rich.table import Table
 from app.clients import open_redis
 from app.settings import Settings
 from app.shared_connection import SharedConnection
-from bench.closed_loop import CONNECTIONS, Load, answer, load, request
+from bench.closed_loop import CONNECTIONS, Load, answer, body, load, request
 from bench.machine import machine, versions
 from bench.memory import Writer, demo_users, live_generation
 from bench.peers import environment, node
-from bench.read_servers import DEFINITION, FIELDS, OURS, SERVER_CORE, body, layout_told, server
+from bench.read_servers import DEFINITION, FIELDS, OURS, SERVER_CORE, layout_told, server
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
 from demo.servers.process import run

@@ -47,13 +47,10 @@ class Plans:
 
     def keep(self, text: str) -> Sequence[GraphQLError]:
         """Never forget this document's plans. Returns why it must not be executed, if so; then it has none."""
-        try:
-            document = self._documents.read(text)
-        except GraphQLError as error:
-            return [error]
-        if not document.errors:
-            self._kept[text] = self._compiler.plans(document)
-        return document.errors
+        errors = self._documents.errors(text)
+        if not errors:
+            self._kept[text] = self._compiled(text)
+        return errors
 
     def find(self, text: str, operation: str | None) -> Plan | None:
         """The plan of the operation of this name; of the only one, where no name is given. None: the executor says what is wrong."""
@@ -76,11 +73,7 @@ class Plans:
         return info.misses - info.currsize
 
     def _compiled(self, text: str) -> Mapping[str | None, Plan]:
-        try:
-            document = self._documents.read(text)
-        except GraphQLError:
-            return {}
-        return {} if document.errors else self._compiler.plans(document)
+        return {} if self._documents.errors(text) else self._compiler.plans(self._documents.read(text))
 
 
 class Compiler:

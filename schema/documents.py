@@ -2,7 +2,7 @@
 
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -62,6 +62,13 @@ class Documents:
             return Document(parsed, (error.with_traceback(None),))
         errors = validate(self._schema, parsed, rules_for(text), MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
         return Document(parsed, tuple(errors), () if errors else tuple(weights))
+
+    def errors(self, text: str) -> Sequence[GraphQLError]:
+        """Why a text must not be executed, whatever its variables."""
+        try:
+            return self.read(text).errors
+        except GraphQLError as error:
+            return (error,)
 
     def check(self, document: Document, operation_name: str | None, variables: Mapping[str, object]) -> None:
         """variables: as the client sent them. Raises OPERATION_RESOLUTION_FAILURE, TOO_MANY_IDS, TOO_MANY_READS."""

@@ -8,8 +8,8 @@ from app.server import application
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
 from bench import closed_loop, reads
-from bench.closed_loop import NotAnswered, answer, load, request
-from bench.read_servers import OURS, body
+from bench.closed_loop import NotAnswered, answer, body, load, request
+from bench.read_servers import OURS
 from bench.reads import Asking, Turn, goals
 from tests.clients.running import served
 from tests.request.arranged import DEFINITION, MemoryLoader

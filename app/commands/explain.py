@@ -4,7 +4,6 @@ from typing import Annotated
 
 import msgspec
 import typer
-from graphql import GraphQLError
 
 from app.cli import CommandError
 from app.commands.query import Document, Operation, Variables, read_document, variables
@@ -38,16 +37,11 @@ def explain(
     text, given = read_document(document), variables(variable)
     settings = read_settings()
     schema = graphql.build(definition_of(settings), settings.limits)
-    try:
-        for wrong in schema.documents.read(text).errors:
-            raise wrong
-    except GraphQLError as wrong:
+    for wrong in schema.documents.errors(text):
         raise CommandError(f"The query is wrong: {wrong}") from wrong
-    plan = schema.plans.find(text, operation)
-    if plan is None:
+    if schema.plans.find(text, operation) is None:
         raise CommandError("Name one of the document's own operations with --operation.")
-    bound = plan.bind(given)
-    told = bound.explained() if bound else None
+    told = schema.explained(text, given, operation)
     if as_json:
         typer.echo(msgspec.json.encode({"plan": told}).decode())
     elif told is None:

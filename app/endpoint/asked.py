@@ -9,10 +9,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from app import headers
+from app.accept import JSON, parameters
 from app.endpoint.answer import Malformed, Refused
 from app.settings import key_of
 
-JSON_TYPE = "application/json"
 # a form that a page anywhere may send, without the browser asking first
 SIMPLE_TYPES = {"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
 PREFLIGHT = ("apollo-require-preflight", "x-apollo-operation-name", "graphql-require-preflight", *headers.ASKED)
@@ -72,7 +72,7 @@ def got(query_string: bytes, most_bytes: int) -> Asked:
 async def body(receive: Receive, head: Head, most_bytes: int) -> bytes:
     """Of a POST. Raises Refused; ClientDisconnect where it ends before its end."""
     media, charset = _type(head)
-    if media != JSON_TYPE or charset not in {"utf-8", "utf8"}:
+    if media != JSON or charset not in {"utf-8", "utf8"}:
         raise Refused(415, "BAD_REQUEST", "The body must be JSON in UTF-8: send content-type: application/json.")
     told = head.get(b"content-length", b"0")
     if told.isdigit() and int(told) > most_bytes:
@@ -111,9 +111,8 @@ def _map(given: Mapping[str, str], name: str) -> dict[str, Any] | None:
 
 def _type(head: Head) -> tuple[str, str]:
     """The media type of the body, and its charset."""
-    media, _, parameters = head.get(b"content-type", b"").decode("latin-1").lower().partition(";")
-    given = dict(parameter.strip().partition("=")[::2] for parameter in parameters.split(";"))
-    return media.strip(), given.get("charset", "utf-8").strip('"')
+    media, _, rest = head.get(b"content-type", b"").decode("latin-1").lower().partition(";")
+    return media.strip(), parameters(rest).get("charset", "utf-8").strip('"')
 
 
 def _too_large(most_bytes: int) -> Refused:

@@ -1,9 +1,9 @@
 """The Python environment of the peers, from requirements/bench.txt, apart from ours: Quix Streams wants an older client of Kafka."""
 
-import hashlib
 import shutil
 import sys
 
+from bench.peers.installed import installed
 from bench.peers.program import CACHE, ROOT
 from demo.servers.process import ServerError, run
 from demo.servers.server import MissingError, Say
@@ -16,11 +16,7 @@ INSTALL_SECONDS = 600
 
 async def prepare(module: str, say: Say) -> None:
     """Make the environment, or make it anew when its lock has changed; then try to import the peer. Raises MissingError."""
-    ready, digest = HOME / "ready", hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not ready.is_file() or ready.read_text() != digest:
-        say(f"bench: installing {LOCK.relative_to(ROOT)} into {HOME}, once")
-        await _make()
-        ready.write_text(digest)
+    await installed(HOME, LOCK.read_bytes(), str(LOCK.relative_to(ROOT)), _make, say)
     try:
         await run(str(PYTHON), "-c", f"import {module}")
     except ServerError as error:

@@ -1,11 +1,11 @@
 """The Node packages of the peers, from their lock, in the cache."""
 
-import hashlib
 import re
 import shutil
 from pathlib import Path
 
-from bench.peers.program import CACHE
+from bench.peers.installed import installed
+from bench.peers.program import CACHE, ROOT
 from demo.servers.process import ServerError, run
 from demo.servers.server import MissingError, Say
 
@@ -18,18 +18,18 @@ OLDEST = (20, 15)
 async def prepare(say: Say) -> Path:
     """The folder of the program with its packages; installed anew when it has changed. Raises MissingError."""
     await _check_node()
-    digest = hashlib.sha256(b"".join(path.read_bytes() for path in sorted(PACKAGE.iterdir()))).hexdigest()
-    ready = HOME / "ready"
-    if not ready.is_file() or ready.read_text() != digest:
-        say(f"bench: installing the packages of {PACKAGE.name} into {HOME}, once")
-        shutil.rmtree(HOME, ignore_errors=True)
-        shutil.copytree(PACKAGE, HOME, ignore=shutil.ignore_patterns("node_modules"))
-        try:
-            await run("npm", "ci", "--prefix", str(HOME), "--cache", str(CACHE / "npm"), seconds=300)
-        except ServerError as error:
-            raise MissingError(f"the peers of Node cannot be installed: is the package registry within reach? {error}") from error
-        ready.write_text(digest)
+    files = b"".join(path.read_bytes() for path in sorted(PACKAGE.iterdir()))
+    await installed(HOME, files, f"the packages of {PACKAGE.relative_to(ROOT)}", _make, say)
     return HOME
+
+
+async def _make() -> None:
+    shutil.rmtree(HOME, ignore_errors=True)
+    shutil.copytree(PACKAGE, HOME)
+    try:
+        await run("npm", "ci", "--prefix", str(HOME), "--cache", str(CACHE / "npm"), seconds=300)
+    except ServerError as error:
+        raise MissingError(f"the peers of Node cannot be installed: is the package registry within reach? {error}") from error
 
 
 async def _check_node() -> None:

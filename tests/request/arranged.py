@@ -16,6 +16,10 @@ from schema.user import PROFILE_IMAGES, UserView
 
 DEFINITION = read_definition(UserView)
 FRESH_MS = 1_700_000_000_123
+# a query over HTTP, its answer, and a header that no page of another site can send unasked
+ADA = '{ user(id: "1") { username } }'
+ADAS = {"data": {"user": {"username": "ada"}}}
+OWN = {"apollo-require-preflight": "1"}
 
 TABLES = """
 CREATE TABLE users (

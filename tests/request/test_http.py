@@ -17,13 +17,9 @@ import zstandard
 from app.accept import encoding, media_type
 from app.settings import SettingsError
 from schema.loader import Read, Rows, SourceUnavailable
-from tests.request.arranged import MemoryLoader
+from tests.request.arranged import ADA, ADAS, OWN, MemoryLoader
 from tests.request.conftest import Open
 
-ADA = '{ user(id: "1") { username } }'
-ADAS = {"data": {"user": {"username": "ada"}}}
-# a header that no page of another site can send unasked
-OWN = {"apollo-require-preflight": "1"}
 RESPONSE = "application/graphql-response+json"
 MANY = {"query": "query ($ids: [ID!]!) { users(ids: $ids) { id username name joinedAt } }", "variables": {"ids": ["1", "2", "3"] * 20}}
 

@@ -7,13 +7,8 @@ import pytest
 
 from schema import limits
 from schema.loader import FieldMissing, SourceUnavailable, ViewNotReady
-from tests.request.arranged import MemoryLoader
+from tests.request.arranged import ADA, ADAS, OWN, MemoryLoader
 from tests.request.conftest import Open
-
-ADA = '{ user(id: "1") { username } }'
-# a header that no page of another site can send unasked
-OWN = {"apollo-require-preflight": "1"}
-ADAS = {"data": {"user": {"username": "ada"}}}
 
 
 async def test_post_and_get_answer_alike(open_over: Open) -> None:

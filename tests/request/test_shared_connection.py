@@ -19,6 +19,7 @@ from app.pool import Pool
 from app.settings import Settings
 from app.shared_connection import Command, SharedConnection
 from demo.servers import redis as redis_server
+from demo.servers.process import Process
 from demo.servers.server import Server
 from tests.request.conftest import CACHE
 
@@ -118,17 +119,22 @@ async def test_who_stops_waiting_shifts_nobodys_reply(opened: Opened) -> None:
     assert opened.pool.met == 1
 
 
-async def test_after_a_kill_those_who_wait_are_told_at_once_and_the_next_are_answered(opened: Opened, own: Server) -> None:
-    await opened.ask(0)
+def hanging(own: Server, opened: Opened) -> tuple[Process, list[asyncio.Task[None]]]:
+    """A Redis that is stopped, and twenty who have asked it since."""
     assert own.process is not None
     own.process.pause()
-    waiting = [asyncio.create_task(opened.ask(number)) for number in range(20)]
+    return own.process, [asyncio.create_task(opened.ask(number)) for number in range(20)]
+
+
+async def test_after_a_kill_those_who_wait_are_told_at_once_and_the_next_are_answered(opened: Opened, own: Server) -> None:
+    await opened.ask(0)
+    process, waiting = hanging(own, opened)
     await asyncio.sleep(0.05)
-    await own.process.kill()
+    await process.kill()
     assert {type(result) for result in await asyncio.gather(*waiting, return_exceptions=True)} == {RedisConnectionError}
     with pytest.raises(RedisConnectionError):
         await opened.ask(0)
-    await own.process.start()
+    await process.start()
     await opened.write()
     # no request fails for a connection that died while nobody asked
     await opened.ask(*range(10))
@@ -137,12 +143,10 @@ async def test_after_a_kill_those_who_wait_are_told_at_once_and_the_next_are_ans
 
 async def test_a_redis_that_hangs_is_left_and_met_again(opened: Opened, own: Server) -> None:
     await opened.ask(0)
-    assert own.process is not None
-    own.process.pause()
-    waiting = [asyncio.create_task(opened.ask(number)) for number in range(20)]
+    process, waiting = hanging(own, opened)
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(result) for result in results} == {RedisTimeoutError}
-    own.process.resume()
+    process.resume()
     # what it answers late comes by the old connection, where nobody reads
     await asyncio.gather(*[opened.ask(number) for number in range(100, 120)])
     assert opened.pool.met == 1
@@ -162,9 +166,10 @@ async def test_while_redis_hangs_all_who_come_share_one_attempt_to_connect(
 
     monkeypatch.setattr(opened.pool, "get_connection", counted)
     link = opened.shared._link
-    assert (link is not None, own.process is not None) == (True, True)
-    own.process.pause()  # type: ignore[union-attr]
-    link._abort(RedisConnectionError("for the test"))  # type: ignore[union-attr]
+    assert link is not None
+    assert own.process is not None
+    own.process.pause()
+    link._abort(RedisConnectionError("for the test"))
     waiting = [asyncio.create_task(opened.ask(number)) for number in range(10)]
     await asyncio.sleep(0.01)
     # who has begun the attempt stops waiting, and it goes on for the others
@@ -172,7 +177,7 @@ async def test_while_redis_hangs_all_who_come_share_one_attempt_to_connect(
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(result) for result in results] == [asyncio.CancelledError, *[RedisTimeoutError] * 9]
     assert attempts == 1
-    own.process.resume()  # type: ignore[union-attr]
+    own.process.resume()
     await asyncio.gather(*[opened.ask(number) for number in range(10)])
     assert attempts == 2
 
