@@ -17,19 +17,21 @@ from app.pool import Pool
 from app.settings import Settings
 from app.shared_connection import SharedConnection
 from loaders.after import Send
+from loaders.view import Begin
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
     """redis: the view's. cache: cache-aside's, the same one unless a setting says otherwise. Both answer bytes.
 
-    send: the way by which the view is read. None: by a pipeline of redis-py's, which a Redis Cluster needs.
+    send, begin: the ways by which the view is read, see ViewLoader. None: by a pipeline of redis-py's, which a Redis Cluster needs.
     """
 
     redis: Redis
     cache: Redis
     postgres: asyncpg.Pool
     send: Send | None = None
+    begin: Begin | None = None
 
 
 @asynccontextmanager
@@ -40,7 +42,9 @@ async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
     postgres = open_postgres(settings)
     try:
         # with no connection to open, this only readies the pool
-        yield Clients(redis, cache, await postgres, _shared(redis, settings))
+        shared = _shared(redis, settings)
+        ways = (shared.ask, shared.begin) if shared else (None, None)
+        yield Clients(redis, cache, await postgres, *ways)
     finally:
         postgres.terminate()
         await cache.aclose()
@@ -67,9 +71,9 @@ def open_redis(settings: Settings, url: str) -> Redis:
     return Redis.from_pool(Pool.from_url(url, **options))
 
 
-def _shared(redis: Redis, settings: Settings) -> Send | None:
+def _shared(redis: Redis, settings: Settings) -> SharedConnection | None:
     pool = redis.connection_pool
-    return SharedConnection(pool, settings.redis_timeout_seconds).ask if isinstance(pool, Pool) else None
+    return SharedConnection(pool, settings.redis_timeout_seconds) if isinstance(pool, Pool) else None
 
 
 def open_postgres(settings: Settings) -> asyncpg.Pool:

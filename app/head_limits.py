@@ -7,11 +7,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # beside the URL
 HEADER_BYTES, HEADERS = 16_384, 100
+# of a body, after its answer
+UNWANTED_BYTES = 65_536
+LINGER_SECONDS = 1.0
 _REFUSED = b"HTTP/1.1 %b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """Ends a connection whose request has too long a head, or one that is not there in time. most_bytes, seconds: see `limited`."""
+    """Ends a connection whose request has too long a head, or one that is not there in time. most_bytes, seconds: of a head."""
 
     most_bytes = HEADER_BYTES
     seconds = 10.0
@@ -50,11 +53,23 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.headers) > HEADERS:
             self._refuse(b"431 Request Header Fields Too Large")
         else:
-            super().on_headers_complete()
+            self.begin_request()
+
+    def begin_request(self) -> None:
+        """Its head is here."""
+        super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        if not self.transport.is_closing():
-            super().on_body(body)
+        if self.transport.is_closing():
+            return
+        super().on_body(body)
+        # the answer did not wait for its end, and nobody wants more of it
+        if self.cycle.response_complete:
+            self._bytes += len(body)
+            if self._bytes > UNWANTED_BYTES:
+                # closed at once, it might never read its answer
+                self.transport.pause_reading()
+                self.loop.call_later(LINGER_SECONDS, self.transport.close)
 
     def on_message_complete(self) -> None:
         if not self.transport.is_closing():
@@ -79,8 +94,3 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self.transport.write(_REFUSED % status)
             self.transport.close()
-
-
-def limited(url_bytes: int, seconds: float) -> type[LimitedProtocol]:
-    """For uvicorn's `http`. url_bytes: what a URL may have; seconds: how long a head may take."""
-    return type("LimitedProtocol", (LimitedProtocol,), {"most_bytes": HEADER_BYTES + url_bytes, "seconds": seconds})

@@ -54,8 +54,13 @@ def told(rows: Rows) -> dict[str, str]:
     return headers
 
 
+def encoded(rows: Rows) -> list[tuple[bytes, bytes]]:
+    """The same as ASGI has it."""
+    return [(name.encode(), value.encode()) for name, value in told(rows).items()]
+
+
 def extensions(mode: Mode, rows: Rows | None) -> dict[str, object]:
-    """The same in a response's body. ageMs: how long ago asOf was, by this machine's clock. None: not known, or nothing was read."""
+    """What the headers tell, in a response's body. ageMs: how long ago asOf was, by this machine's clock. None: not known, or none read."""
     if rows is None:
         return {"mode": mode, "generation": None, "asOf": None, "ageMs": None, "fallback": None}
     as_of = _moment(rows.as_of_ms) if rows.as_of_ms else None

@@ -18,6 +18,7 @@ from app.clients import Clients, open_clients
 from app.endpoint.asked import PREFLIGHT
 from app.endpoint.documents import Named, read_manifest
 from app.endpoint.endpoint import Endpoint, Loaders
+from app.endpoint.short import Short
 from app.pages.routes import Pages
 from app.settings import Settings
 from app.telemetry import GatewayMetrics, PlanMetrics
@@ -44,7 +45,7 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
     """The loader of each mode; the fallback, if one is set, stands behind the view."""
     sql = SqlLoader(clients.postgres, definition)
     cache_aside = CacheAsideLoader(clients.cache, sql, definition, settings.cache_ttl_seconds, metrics)
-    view = ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds, send=clients.send)
+    view = ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds, send=clients.send, begin=clients.begin)
     made: dict[Mode, Loader] = {"view": view, "cache-aside": cache_aside, "sql": sql}
     if settings.fallback != "none":
         made["view"] = FallbackLoader(made["view"], made[settings.fallback], settings.fallback_limit, settings.fallback_wait_seconds)
@@ -52,7 +53,10 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
 
 
 def application(settings: Settings, definition: Definition, loaders: Loaders, metrics: GatewayMetrics) -> Starlette:
-    """The ASGI app over given loaders: /graphql, /livez, /readyz, /metrics, and the pages if they are set."""
+    """The ASGI app over given loaders: /graphql, /livez, /readyz, /metrics, and the pages if they are set.
+
+    `state.short`: the short road to it, for a server that has one (app/short_road.py).
+    """
 
     async def livez(request: Request) -> Response:
         return PlainTextResponse("alive\n")
@@ -82,7 +86,9 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
         Route("/metrics", exposed),
         *(pages.routes() if pages else ()),
     ]
-    return Starlette(routes=routes, middleware=_cors(settings.cors_origins), exception_handlers={Exception: _crashed, 404: _unknown})
+    app = Starlette(routes=routes, middleware=_cors(settings.cors_origins), exception_handlers={Exception: _crashed, 404: _unknown})
+    app.state.short = Short(schema, loaders[settings.mode], documents, settings, metrics)
+    return app
 
 
 def _cors(origins: str) -> list[Middleware]:

@@ -6,7 +6,8 @@ this is a quarter of the CPU with one reader, and an eighth with 16 (docs/decisi
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import hiredis
@@ -19,17 +20,19 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from app.pool import Pool
 
 Command = tuple[str, ...]
+# is called once, with the replies, some of which may be errors, or with what ended the connection
+Done = Callable[[list[Any] | Exception], None]
 # of commands whose replies are awaited: more than Redis answers in a second are too many
 MOST_AWAITED = 50_000
 
 
 class _Asked:
-    """Commands whose replies come one after another. replies: those that are here."""
+    """So many commands, whose replies come one after another. replies: those that are here."""
 
-    __slots__ = ("commands", "future", "replies", "until")
+    __slots__ = ("count", "done", "replies", "until")
 
-    def __init__(self, commands: Sequence[Command], future: "asyncio.Future[list[Any]]", until: float) -> None:
-        self.commands, self.future, self.until = commands, future, until
+    def __init__(self, count: int, done: Done, until: float) -> None:
+        self.count, self.done, self.until = count, done, until
         self.replies: list[Any] = []
 
 
@@ -55,20 +58,19 @@ class _Link(asyncio.Protocol):
         self._before = self._transport.get_protocol()
         self._transport.set_protocol(self)
 
-    def ask(self, commands: Sequence[Command]) -> "asyncio.Future[list[Any]]":
-        """Raises RedisConnectionError where more is awaited than can be answered in time."""
+    def begin(self, packed: bytes, count: int, done: Done) -> bool:
+        """packed: so many commands. False, and nothing is done: more is awaited than can be answered in time."""
         if self._awaited >= MOST_AWAITED:
-            raise RedisConnectionError(f"{self._awaited:,} replies of Redis are awaited already")
+            return False
         if not self._unsent:
             self._loop.call_soon(self._flush)
-        # its stub means a tuple of one, it takes any
-        self._unsent += [hiredis.pack_command(command) for command in commands]  # type: ignore[arg-type]
-        asked = _Asked(commands, self._loop.create_future(), self._loop.time() + self._seconds)
+        self._unsent.append(packed)
+        asked = _Asked(count, done, self._loop.time() + self._seconds)
         self._waiting.append(asked)
-        self._awaited += len(commands)
+        self._awaited += count
         if self._timer is None:
             self._timer = self._loop.call_at(asked.until, self._look)
-        return asked.future
+        return True
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -87,8 +89,8 @@ class _Link(asyncio.Protocol):
             self._timer.cancel()
         error = self._end or RedisConnectionError("Redis has closed the connection")
         for asked in self._waiting:
-            if not asked.future.done():
-                asked.future.set_exception(error)
+            # one of its own: whoever raises it adds a traceback
+            self._tell(asked, type(error)(*error.args))
         self._waiting.clear()
         self._released = self._loop.create_task(self._release())
 
@@ -104,14 +106,17 @@ class _Link(asyncio.Protocol):
 
     def _take(self, reply: Any) -> None:
         asked = self._waiting[0]
-        asked.replies.append(_shaped(asked.commands[len(asked.replies)], reply))
+        asked.replies.append(reply)
         self._awaited -= 1
-        if len(asked.replies) == len(asked.commands):
+        if len(asked.replies) == asked.count:
             self._waiting.popleft()
-            # who has stopped waiting gets nothing; the replies were read all the same
-            if not asked.future.done():
-                refused = next((one for one in asked.replies if isinstance(one, Exception)), None)
-                asked.future.set_exception(refused) if refused else asked.future.set_result(asked.replies)
+            self._tell(asked, asked.replies)
+
+    def _tell(self, asked: _Asked, found: list[Any] | Exception) -> None:
+        try:
+            asked.done(found)
+        except Exception as error:  # noqa: BLE001 - a mistake of one who asks is none of the others
+            self._loop.call_exception_handler({"message": "what comes after a reply of Redis has failed", "exception": error})
 
     def _look(self) -> None:
         """Whether the oldest has waited too long: then nobody behind it will be answered any sooner."""
@@ -140,11 +145,21 @@ class SharedConnection:
         self._opening: asyncio.Task[_Link] | None = None
 
     async def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """The reply to each. Raises the first that is an error, and what `_Link` raises."""
+        """The reply to each. Raises the first that is an error, and what `_Link` tells; RedisConnectionError where too much is awaited."""
         link = self._link
         if link is None or not link.open:
             link = await self._opened()
-        return await link.ask(commands)
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        # its stub means a tuple of one, it takes any
+        packed = b"".join([hiredis.pack_command(command) for command in commands])  # type: ignore[arg-type]
+        if not link.begin(packed, len(commands), partial(_settle, future, commands)):
+            raise RedisConnectionError(f"{MOST_AWAITED:,} replies of Redis are awaited already")
+        return await future
+
+    def begin(self, packed: bytes, count: int, done: Done) -> bool:
+        """Without awaiting: see `_Link.begin`. False, and nothing is done, where it is not open, too."""
+        link = self._link
+        return link is not None and link.open and link.begin(packed, count, done)
 
     async def _opened(self) -> _Link:
         """By one attempt for all who wait: each of its own would wait for those before it. Who stops waiting stops it for nobody."""
@@ -163,6 +178,17 @@ class SharedConnection:
         if not opening.cancelled():
             # there may be nobody left to hear of it
             opening.exception()
+
+
+def _settle(future: "asyncio.Future[list[Any]]", commands: Sequence[Command], found: list[Any] | Exception) -> None:
+    # who has stopped waiting gets nothing; the replies were read all the same
+    if future.done():
+        return
+    refused = found if isinstance(found, Exception) else next((one for one in found if isinstance(one, Exception)), None)
+    if refused is not None:
+        future.set_exception(refused)
+    else:
+        future.set_result([_shaped(command, reply) for command, reply in zip(commands, found, strict=True)])  # type: ignore[arg-type]
 
 
 def _shaped(command: Command, reply: Any) -> Any:

@@ -3,6 +3,8 @@
 import logging
 import sys
 from collections.abc import Iterator
+from functools import cache
+from typing import Literal
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
@@ -11,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from loaders.cache_aside import Outcome
 from schema.compile import Plans
+from schema.loader import Mode
 from schema.positions import Partition
 
 REPEAT_SECONDS = 10.0
@@ -23,22 +26,36 @@ class GatewayMetrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
+        self._requests = Counter(
             "viewgate_requests", "GraphQL requests by the mode that answered and the outcome.", ["mode", "outcome"], registry=self.registry
         )
-        self.seconds = Histogram(
+        self._seconds = Histogram(
             "viewgate_request_seconds", "From the request's head to its answer.", ["mode"], buckets=SECONDS, registry=self.registry
         )
         self.fallbacks = Counter(
             "viewgate_fallbacks", "Requests that another mode than the view answered, by reason.", ["reason"], registry=self.registry
         )
-        self.operations = Counter(
+        self._operations = Counter(
             "viewgate_operations",
             "GraphQL operations by what answered: a plan or the executor.",
             ["road"],
             registry=self.registry,
         )
         self.cache_reads = Counter("viewgate_cache_reads", "Rows that cache-aside looked for.", ["outcome"], registry=self.registry)
+
+        # to look for a metric's labels costs more than to count
+        self._request = cache(self._requests.labels)
+        self._second = cache(self._seconds.labels)
+        self._operation = cache(self._operations.labels)
+
+    def answered(self, mode: Mode, outcome: str, seconds: float) -> None:
+        """A request: the mode that answered it, "ok" or the code of its error, how long it took."""
+        self._request(mode, outcome).inc()
+        self._second(mode).observe(seconds)
+
+    def operated(self, road: Literal["plan", "executor"]) -> None:
+        """An operation, by what answered it."""
+        self._operation(road).inc()
 
     def count(self, outcome: Outcome, rows: int) -> None:
         """Rows that cache-aside looked for."""

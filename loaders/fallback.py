@@ -1,11 +1,11 @@
 """Answers from another mode when, and only when, the view cannot: at once, at most so many at a time, and saying so."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from schema.loader import AfterUnsupported, Loader, Overloaded, Read, Rows, ViewCannotAnswer, load_after
+from schema.loader import AfterUnsupported, ImmediateLoader, Loader, Overloaded, Read, Rows, ViewCannotAnswer, load_after
 from schema.positions import Token
 
 
@@ -29,6 +29,10 @@ class FallbackLoader:
         except ViewCannotAnswer as reason:
             async with self._turn():
                 return replace(await self._other.load(reads), fallback=reason.code)
+
+    def begin(self, reads: Sequence[Read], done: Callable[[Rows | None], None]) -> bool:
+        """The view's rows, or `load` is to be asked."""
+        return isinstance(self._view, ImmediateLoader) and self._view.begin(reads, done)
 
     async def load_after(self, reads: Sequence[Read], after: Sequence[Token]) -> Rows:
         """The view's rows, or none: the other cannot know whether it has the writes. Raises LoadError, but no ViewCannotAnswer."""

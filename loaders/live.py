@@ -1,13 +1,17 @@
 """The generation that readers read, as it was last seen, and what its headers mean. Sends nothing."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from loaders.way import Way
 from schema import layout
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.loader import FieldMissing, ViewNotReady
 from schema.progress import Progress
+
+# selections that are remembered
+MOST_WAYS = 1_000
 
 
 @dataclass(slots=True)
@@ -27,6 +31,12 @@ class Live:
     as_of_ms: int = 0
     met: int = 0
     masters: frozenset[bytes] | None = None
+    # what the keys of a shard's rows start with, and how each selection is read
+    prefixes: list[bytes] = field(init=False)
+    _ways: dict[tuple[str, ...], Way] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.prefixes = [self.layout.rows_prefix(shard, build).encode() for shard, build in enumerate(self.builds)]
 
     @classmethod
     def of(cls, definition: Definition, record: Generation, readable: tuple[bytes, ...]) -> "Live":
@@ -36,6 +46,20 @@ class Live:
             raise FieldMissing(f"Generation {record.name} has no column of the {definition.name} view; build a new generation.")
         keys = layout.Layout(definition.name, record.name, record.shards)
         return cls(record, layout.generation_key(definition.name, record.name), keys, marker, [record.build] * record.shards, readable)
+
+    def moved(self, shard: int, build: str) -> None:
+        """A shard is read from another build now."""
+        self.builds[shard] = build
+        self.prefixes[shard] = self.layout.rows_prefix(shard, build).encode()
+
+    def way(self, fields: tuple[str, ...]) -> Way:
+        """Raises FieldMissing."""
+        way = self._ways.get(fields)
+        if way is None:
+            if len(self._ways) >= MOST_WAYS:
+                self._ways.clear()
+            way = self._ways[fields] = Way(fields, self.marker, self.codes(fields), self.record.prefixes)
+        return way
 
     def codes(self, fields: tuple[str, ...]) -> list[str]:
         """Raises FieldMissing."""

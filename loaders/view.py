@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from redis.asyncio import Redis
@@ -23,6 +24,9 @@ WATCH_SECONDS = 1.0
 # or somebody else's key, and a fallback would hide it.
 AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
 
+# so many commands as bytes, and what is called with the replies, some of which may be errors, or with why there are none.
+# False: nothing was sent, and nothing will be called
+Begin = Callable[[bytes, int, Callable[[list[Any] | Exception], None]], bool]
 # A step yields a shard and a command, is sent its reply (which redis-py types no further), and returns what was to be read.
 Asked = tuple[int, Command]
 Step = Generator[Asked, Any, Row | None]
@@ -32,7 +36,8 @@ Waiting = list[tuple[int, Step, Asked]]
 class ViewLoader:
     """Mode view.
 
-    redis: answers bytes (decode_responses off). send: another way to it, see Send; None: by a pipeline of redis-py.
+    redis: answers bytes (decode_responses off). send: another way to it, see Send; None: by a pipeline of redis-py. begin: one without
+    awaiting, to a single server.
     generation: the one to be read, built or not; None: the live one.
     wait_seconds: how long `load_after` waits. The pointer and the progress are read again at most once a second, in the pipeline of a
     load that runs anyway.
@@ -45,9 +50,11 @@ class ViewLoader:
         generation: str | None = None,
         wait_seconds: float = 1.0,
         send: Send | None = None,
+        begin: Begin | None = None,
     ) -> None:
         self._redis = redis
         self._send = send or self._by_pipeline
+        self._begin = begin
         self._definition = definition
         self._generation = generation
         self._wait_seconds = wait_seconds
@@ -65,6 +72,35 @@ class ViewLoader:
             if await self._is_live(live):
                 raise
             return await self._load(await self._open(), reads)
+
+    def begin(self, reads: Sequence[Read], done: Callable[[Rows | None], None]) -> bool:
+        """As ImmediateLoader has it: where the generation is known, was seen within the last second, and all is asked for by its id."""
+        live = self._live
+        if live is None or self._begin is None or time.monotonic() >= self._watch_at:
+            return False
+        packed = []
+        try:
+            for by, value, fields in reads:
+                if by != "id":
+                    return False
+                packed.append(live.way(fields).packed(live.prefixes[live.layout.shard(value)], value))
+        except FieldMissing:
+            return False
+        return self._begin(b"".join(packed), len(reads), partial(self._ended, live, reads, done))
+
+    def _ended(self, live: Live, reads: Sequence[Read], done: Callable[[Rows | None], None], replies: list[Any] | Exception) -> None:
+        if isinstance(replies, Exception) or live.met != servers.met(self._redis):
+            done(None)
+            return
+        rows: list[Row] = []
+        for (_, value, fields), reply in zip(reads, replies, strict=True):
+            # what is not there may have been lost; and an error is told by who is asked again
+            row = live.way(fields).row(value, reply) if isinstance(reply, list) and reply.pop(0) is not None else None
+            if row is None:
+                done(None)
+                return
+            rows.append(row)
+        done(Rows(rows, "view", live.record.name, live.as_of_ms))
 
     async def load_after(self, reads: Sequence[Read], after: Sequence[Token]) -> Rows:
         """Of shards that have all these writes, in the generation that is live by then. Raises ViewCannotAnswer, NotYet, BadAfter."""
@@ -131,7 +167,7 @@ class ViewLoader:
             if not await self._is_live(live):
                 return await self._open()
             for shard, build in behind.builds.items():
-                live.builds[shard] = build
+                live.moved(shard, build)
         guard = Guard(live, after)
         commands = [("GET", layout.live_key(self._definition.name)), *map(guard.command, behind.shards)]
         while True:
@@ -210,13 +246,16 @@ class ViewLoader:
 
 
 def _row(live: Live, row_id: str, fields: tuple[str, ...]) -> Step:
-    codes = live.codes(fields)
+    way = live.way(fields)
     shard = live.layout.shard(row_id)
     while True:
         build = live.builds[shard]
-        marker, *stored = yield shard, ("HMGET", live.layout.rows_prefix(shard, build) + row_id, live.marker, *codes)
+        marker, *stored = yield shard, way.command(live.layout.rows_prefix(shard, build) + row_id)
         if marker is not None:
-            return _render(live, row_id, fields, stored)
+            row = way.row(row_id, stored)
+            if row is None:
+                raise FieldMissing(f"{live.layout.view} {row_id} lacks field {way.missing(stored)!r} in generation {live.record.name}.")
+            return row
         if (yield from _current_build(live, shard)) == build:
             return None
 
@@ -229,20 +268,8 @@ def _current_build(live: Live, shard: int) -> Generator[Asked, Any, str]:
         stored = yield shard, ("GET", live.key)
         if not live.is_same(stored):
             raise ViewNotReady(f"Generation {live.record.name} was lost and is being built again.")
-        live.builds[shard] = build
+        live.moved(shard, build)
     return live.builds[shard]
-
-
-def _render(live: Live, row_id: str, fields: tuple[str, ...], stored: list[bytes | None]) -> Row:
-    values = iter(stored)
-    prefixes = live.record.prefixes
-    row: list[bytes] = []
-    for name in fields:
-        value = layout.encode(row_id) if name == "id" else next(values)
-        if value is None:
-            raise FieldMissing(f"{live.layout.view} {row_id} lacks field {name!r} in generation {live.record.name}.")
-        row.append(layout.uncut(value, prefixes[name]) if name in prefixes else value)
-    return row
 
 
 def _advance(waiting: Waiting, replies: Sequence[Any], rows: list[Row | None]) -> Waiting:

@@ -21,7 +21,7 @@ import binascii
 import itertools
 import string
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 
@@ -42,6 +42,8 @@ NO_WATERMARKS = frozenset({STATE, BUILD, SEEN, PUBLISHED, KNOWN, TOPIC, OWED, SE
 LIVE, BUILDING = b"live", b"building"
 NULL = b"null"
 LONGEST_KEY = 128
+# of decimal digits: fewer make no number that is beyond 64 bits
+LONG_DIGITS = 19
 _MARK = b"~"
 _QUOTE = '"'
 _DIGITS = string.digits + string.ascii_lowercase
@@ -59,6 +61,9 @@ def canonical(key_type: type, text: str) -> str:
     if key_type is str:
         if text != text.strip() or not text.isprintable():
             raise InvalidKey(f"{text!r} has blanks at an end or characters that cannot be printed")
+        return text
+    # most of them, by what costs least
+    if text.isdecimal() and text.isascii() and text[0] != "0" and len(text) < LONG_DIGITS:
         return text
     digits = text.removeprefix("-")
     if not (digits.isascii() and digits.isdigit()):
@@ -118,6 +123,18 @@ def uncut(stored: bytes, prefix: str) -> bytes:
     if stored.startswith(_MARK):
         return stored[1:] or NULL
     return b'%b%b"' % (_bytes(prefix), stored)
+
+
+def cuts(prefixes: Mapping[str, str], names: Sequence[str]) -> Sequence[tuple[int, str, bytes]]:
+    """For `uncut_in`: of fragments in this order. prefixes: of a generation's record."""
+    return [(place, prefixes[name], _bytes(prefixes[name])) for place, name in enumerate(names) if name in prefixes]
+
+
+def uncut_in(row: list[bytes], cuts: Sequence[tuple[int, str, bytes]]) -> None:
+    """Put in their places the fragments that `cut` was given; most are whole with what is put around them."""
+    for place, prefix, head in cuts:
+        stored = row[place]
+        row[place] = b'%b%b"' % (head, stored) if prefix[:1] == _QUOTE and stored[:1] != _MARK else uncut(stored, prefix)
 
 
 def _cut_as_first(fragment: bytes, text: str) -> bytes:

@@ -1,8 +1,8 @@
 """What a loader is: reads in, rows of JSON fragments out. The loaders themselves stand in loaders/."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from schema.positions import Token
 
@@ -10,8 +10,7 @@ Mode = Literal["view", "cache-aside", "sql"]
 Row = Sequence[bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class Read:
+class Read(NamedTuple):
     """One thing to be read: the row whose `by` is `value`.
 
     by: "id" (value canonical, see layout.canonical) or a lookup field's name. fields: view fields by their snake_case names;
@@ -54,6 +53,15 @@ class WaitingLoader(Protocol):
 
     async def load_after(self, reads: Sequence[Read], after: Sequence[Token]) -> Rows:
         """Like `load`, of a state that has all these writes; waits for them, bounded. Raises LoadError."""
+        ...
+
+
+@runtime_checkable
+class ImmediateLoader(Protocol):
+    """A loader that can do without a task of asyncio, where nothing is out of the ordinary."""
+
+    def begin(self, reads: Sequence[Read], done: Callable[[Rows | None], None]) -> bool:
+        """Read, and call `done` from the event loop: with what `load` would answer, or None: ask `load`. False: that at once."""
         ...
 
 

@@ -84,15 +84,15 @@ class Shape:
     roots: tuple[Root, ...]
 
 
-@dataclass(frozen=True, slots=True)
 class Bound:
     """A plan with its variables. reads: none of them twice."""
 
-    reads: Sequence[Read]
-    _shape: Shape
-    # of every row that the roots show, where it is in `reads`; and how many each root has
-    _places: Sequence[int]
-    _counts: Sequence[int]
+    __slots__ = ("_counts", "_places", "_shape", "reads")
+
+    def __init__(self, reads: Sequence[Read], shape: Shape, places: Sequence[int], counts: Sequence[int]) -> None:
+        self.reads, self._shape = reads, shape
+        # of every row that the roots show, where it is in `reads`; and how many each root has
+        self._places, self._counts = places, counts
 
     def explained(self) -> dict[str, Any]:
         """What is read, as JSON has it: how many rows, and of each kind of read how many of them and which fields."""

@@ -14,9 +14,9 @@ import uvicorn
 import uvloop
 
 from app.cli import CommandError
-from app.head_limits import limited
 from app.server import gateway
 from app.settings import Settings, read_settings
+from app.short_road import protocol
 from app.telemetry import set_up_logs
 from app.views import definition_of
 
@@ -54,7 +54,7 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
         # logs as set up; no line per request: /metrics counts them
         config = uvicorn.Config(
             app,
-            http=limited(settings.limit_body_bytes, settings.request_timeout_seconds),
+            http=protocol(app.state.short, settings.limit_body_bytes, settings.request_timeout_seconds),
             lifespan="off",
             log_config=None,
             access_log=False,

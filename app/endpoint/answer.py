@@ -66,7 +66,7 @@ def compressed(answer: Answer, accept_encoding: str) -> Answer:
     """In the cheapest way that the client understands, where that pays."""
     if len(answer.body) < PAYS_BYTES or (name := encoding(accept_encoding, ENCODINGS)) is None:
         return answer
-    return Answer(answer.status, _packed(name, answer.body), [*answer.headers, (b"content-encoding", name.encode())])
+    return Answer(answer.status, packed(name, answer.body), [*answer.headers, (b"content-encoding", name.encode())])
 
 
 def tagged(answer: Answer, if_none_match: str) -> Answer:
@@ -79,7 +79,8 @@ def tagged(answer: Answer, if_none_match: str) -> Answer:
     return Answer(answer.status, answer.body, headers)
 
 
-def _packed(name: str, body: bytes) -> bytes:
+def packed(name: str, body: bytes) -> bytes:
+    """name: one of ENCODINGS."""
     if name == "zstd":
         return _ZSTD.compress(body)
     if name == "br":

@@ -87,8 +87,7 @@ class Endpoint:
             if not limit.expired():
                 raise
             call.outcome, answer = "TIMEOUT", self._late(call)
-        self._metrics.requests.labels(call.mode, call.outcome).inc()
-        self._metrics.seconds.labels(call.mode).observe(time.perf_counter() - started)
+        self._metrics.answered(call.mode, call.outcome, time.perf_counter() - started)
         head = [*answer.headers, (MODE, call.mode.encode())]
         if answer.status not in BODILESS:
             head.append((b"content-length", b"%d" % len(answer.body)))
@@ -181,7 +180,7 @@ class Endpoint:
     async def _executed(self, text: str, asked: Asked, reading: graphql.Reading) -> ExecutionResult:
         variables, name = asked.variables or {}, asked.operation_name
         planned = await self._schema.planned(text, variables, reading, name)
-        self._metrics.operations.labels("executor" if planned is None else "plan").inc()
+        self._metrics.operated("executor" if planned is None else "plan")
         if planned is not None:
             return planned
         try:
@@ -209,7 +208,7 @@ class Endpoint:
         call.mode = rows.mode
         if rows.fallback:
             self._metrics.fallbacks.labels(rows.fallback).inc()
-        return [(name.encode(), value.encode()) for name, value in headers.told(rows).items()]
+        return headers.encoded(rows)
 
     def _cached(self, call: Call, answer: Answer) -> Answer:
         """With what caches want to know: how long it may be kept, and by what it is known."""

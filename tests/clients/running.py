@@ -7,10 +7,11 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import uvicorn
+from starlette.applications import Starlette
 
+from app.short_road import protocol
 from demo.servers.process import NotReadyError, free_port, until
 
 PIPE = asyncio.subprocess.PIPE
@@ -48,9 +49,10 @@ async def followed(*argv: str, folder: Path) -> AsyncIterator[asyncio.StreamRead
 
 
 @asynccontextmanager
-async def served(app: Any, http: Any = "httptools") -> AsyncIterator[str]:
-    """The URL of an ASGI app's /graphql, on a free port, until the end."""
+async def served(app: Starlette, head_bytes: int = 16_384, seconds: float = 30.0) -> AsyncIterator[str]:
+    """The URL of a gateway's /graphql, on a free port and with the short road, until the end. seconds: that a head may take."""
     port = free_port()
+    http = protocol(app.state.short, head_bytes, seconds)
     server = _Server(uvicorn.Config(app, port=port, http=http, lifespan="off", log_config=None, access_log=False))
     serving = asyncio.create_task(server.serve())
     try:

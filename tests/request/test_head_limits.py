@@ -6,7 +6,6 @@ from contextlib import suppress
 
 import pytest
 
-from app.head_limits import limited
 from app.server import application
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
@@ -22,7 +21,7 @@ ANSWER = b'{"data":{"__typename":"Query"}}'
 async def port() -> AsyncIterator[int]:
     """Of a gateway whose heads may have 16,484 bytes and take half a second."""
     app = application(Settings(), DEFINITION, {"view": MemoryLoader()}, GatewayMetrics())
-    async with served(app, limited(100, 0.5)) as url:
+    async with served(app, 100, 0.5) as url:
         yield int(url.split(":")[2].split("/")[0])
 
 

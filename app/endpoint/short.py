@@ -1,0 +1,80 @@
+"""The short road: what is asked by POST, plain and known, is answered without a task of asyncio and without ASGI's messages.
+
+It knows successes only. Whatever is out of the ordinary, before or after the view was read, goes the whole road from its beginning.
+"""
+
+import time
+from collections.abc import Callable
+from functools import partial
+
+from app import headers
+from app.accept import JSON, encoding, media_type
+from app.endpoint.answer import ENCODINGS, PAYS_BYTES, Refused, RequestError, content_type, packed
+from app.endpoint.asked import Asked, Head, posted
+from app.endpoint.documents import Named
+from app.settings import Settings
+from app.telemetry import GatewayMetrics
+from schema.graphql import ViewSchema
+from schema.loader import ImmediateLoader, Loader, Rows
+from schema.plan import Bound
+
+# the lines of a head of status 200, and the body; None: it must go the whole road
+Done = Callable[[tuple[bytes, bytes] | None], None]
+TYPE = JSON.encode()
+# ask for more than the plain answer
+MORE = frozenset(name.encode() for name in (*headers.ASKED, "origin", "expect", "upgrade", "content-encoding", "transfer-encoding"))
+
+
+class Short:
+    """loader: of the mode that the settings name."""
+
+    def __init__(self, schema: ViewSchema, loader: Loader, documents: Named, settings: Settings, metrics: GatewayMetrics) -> None:
+        self._plans, self._documents, self._settings = schema.plans, documents, settings
+        # who asks how often is counted on the whole road
+        self._loader = loader if isinstance(loader, ImmediateLoader) and not settings.rate_limit else None
+        self._metrics = metrics
+        self._lines: tuple[str, str | None, int, bytes] = "", None, -1, b""
+
+    def begin(self, head: Head, text: bytes, done: Done) -> bool:
+        """text: the body. False: it must go the whole road, and `done` is not called."""
+        if self._loader is None or head.get(b"content-type") != TYPE or not MORE.isdisjoint(head):
+            return False
+        started = time.perf_counter()
+        media = media_type(head.get(b"accept", b"").decode("latin-1"))
+        if media is None or len(text) > self._settings.limit_body_bytes:
+            return False
+        try:
+            asked = posted(text)
+            if isinstance(asked, list):
+                return False
+            plan = self._plans.find(self._documents.text(asked), asked.operation_name)
+        except (Refused, RequestError):
+            return False
+        bound = plan.bind(asked.variables or {}) if plan else None
+        if bound is None or not bound.reads:
+            return False
+        accepted = head.get(b"accept-encoding", b"").decode("latin-1")
+        return self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, accepted, done))
+
+    def _read(self, started: float, asked: Asked, bound: Bound, media: str, accepted: str, done: Done, rows: Rows | None) -> None:
+        data = bound.render(rows.rows) if rows else None
+        if rows is None or data is None:
+            done(None)
+            return
+        if asked.extensions:
+            self._documents.keep(asked)
+        body, lines = b'{"data":%b}' % data, self._head(media, rows)
+        if len(body) >= PAYS_BYTES and (name := encoding(accepted, ENCODINGS)) is not None:
+            body, lines = packed(name, body), b"%bcontent-encoding: %b\r\n" % (lines, name.encode())
+        self._metrics.operated("plan")
+        self._metrics.answered(rows.mode, "ok", time.perf_counter() - started)
+        done((lines, body))
+
+    def _head(self, media: str, rows: Rows) -> bytes:
+        """Changes once a second, with what the rows are as of."""
+        known_media, generation, as_of_ms, lines = self._lines
+        if known_media != media or generation != rows.generation or as_of_ms != rows.as_of_ms:
+            told = [content_type(media), *headers.encoded(rows), (headers.MODE.encode(), rows.mode.encode())]
+            lines = b"".join([b"%b: %b\r\n" % pair for pair in told])
+            self._lines = media, rows.generation, rows.as_of_ms, lines
+        return lines
