@@ -7,8 +7,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 # beside the URL
 HEADER_BYTES, HEADERS = 16_384, 100
-# of a body, after its answer
-UNWANTED_BYTES = 65_536
+# of a body, after its answer: many a client reads that when it has sent all
+UNWANTED_BYTES = 16_777_216
 LINGER_SECONDS = 1.0
 _REFUSED = b"HTTP/1.1 %b\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 

@@ -25,6 +25,9 @@ from tests.request.conftest import Open
 RESPONSE = "application/graphql-response+json"
 MANY = {"query": "query ($ids: [ID!]!) { users(ids: $ids) { id username name joinedAt } }", "variables": {"ids": ["1", "2", "3"] * 20}}
 
+# over a socket, HTTPX reads no answer before it has sent all
+IN_PROCESS = pytest.mark.parametrize("answered_by", ["plan", "executor"], indirect=True)
+
 
 def code(answer: httpx.Response) -> str:
     return str(answer.json()["errors"][0]["extensions"]["code"])
@@ -168,6 +171,7 @@ async def test_a_get_that_another_sites_page_could_have_sent_is_refused(open_ove
     assert (await (await open_over(MemoryLoader(), csrf=False)).get("/graphql", params={"query": ADA}, headers=headers)).json() == ADAS
 
 
+@IN_PROCESS
 async def test_what_is_too_large_is_refused_before_it_is_read(open_over: Open) -> None:
     client = await open_over(MemoryLoader(), limit_body_bytes=100)
     read = 0
@@ -230,7 +234,7 @@ async def test_parameters_of_a_get_that_cannot_be_read(open_over: Open) -> None:
     assert empty.json() == ADAS
 
 
-@pytest.mark.parametrize("answered_by", ["plan", "executor"], indirect=True)  # HTTPX reads no answer before it has sent all
+@IN_PROCESS
 async def test_a_request_has_its_time(open_over: Open) -> None:
     slow = SlowLoader()
     client = await open_over(slow, request_timeout_seconds=0.2)

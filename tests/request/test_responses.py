@@ -6,6 +6,7 @@ import logging
 import pytest
 
 from schema import limits
+from schema.compile import Plans
 from schema.loader import FieldMissing, SourceUnavailable, ViewNotReady
 from tests.request.arranged import ADA, ADAS, OWN, MemoryLoader
 from tests.request.conftest import Open
@@ -126,8 +127,9 @@ async def test_a_crash_outside_the_query_is_masked_too(
         raise ZeroDivisionError("secret of ours")
 
     caplog.set_level(logging.CRITICAL)
-    monkeypatch.setattr("app.errors.formatted", crash)
-    answer = await (await open_over(MemoryLoader())).post("/graphql", json={"query": ADA})
+    client = await open_over(MemoryLoader())
+    monkeypatch.setattr(Plans, "find", crash)
+    answer = await client.post("/graphql", json={"query": ADA})
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]) == (500, {"code": "INTERNAL"})
     assert "secret" not in answer.text
 
