@@ -37,8 +37,15 @@ class ShortRoadProtocol(LimitedProtocol):
         # the body so far of a request that may be taken; and the one that was
         self._held: bytes | None = None
         self._waiting_here = _Waiting()
+        self._resting: asyncio.TimerHandle | None = None
+        self._rests_since = 0.0
         self._default: Any = None
         self._default_lines = b""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._resting is not None:
+            self._resting.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -95,7 +102,25 @@ class ShortRoadProtocol(LimitedProtocol):
             return
         head, body = answer
         self.transport.write(b"HTTP/1.1 200 OK\r\n%b%bcontent-length: %d\r\n\r\n%b" % (lines, head, len(body), body))
-        self.on_response_complete()
+        if self.pipeline:
+            self.on_response_complete()
+        else:
+            self._rest()
+
+    def _rest(self) -> None:
+        """Until the next request, if one comes in time: one timer for many requests, where uvicorn has one for each."""
+        self.server_state.total_requests += 1
+        self._rests_since = self.loop.time()
+        if self._resting is None:
+            self._resting = self.loop.call_later(self.timeout_keep_alive, self._look)
+
+    def _look(self) -> None:
+        self._resting = None
+        left = self._rests_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0 or self._in_head or not self.cycle.response_complete:
+            self._resting = self.loop.call_later(max(left, 1.0), self._look)
+        elif self.timeout_keep_alive_task is None and not self.transport.is_closing():
+            self.transport.close()
 
     def _lines(self) -> bytes | None:
         """Those of every answer's head, as uvicorn renews them each second. None: they tell the client to connect anew."""

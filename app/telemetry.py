@@ -2,13 +2,15 @@
 
 import logging
 import sys
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterator
-from functools import cache
+from itertools import accumulate
 from typing import Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
 from loaders.cache_aside import Outcome
@@ -21,45 +23,69 @@ MOST_REMEMBERED = 1000
 SECONDS = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 
 
-class GatewayMetrics:
+class GatewayMetrics(Collector):
     """The metrics of the road of a request, in a registry of their own. Also the Tally that loaders/cache_aside.py counts with."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self._requests = Counter(
-            "viewgate_requests", "GraphQL requests by the mode that answered and the outcome.", ["mode", "outcome"], registry=self.registry
-        )
-        self._seconds = Histogram(
-            "viewgate_request_seconds", "From the request's head to its answer.", ["mode"], buckets=SECONDS, registry=self.registry
-        )
         self.fallbacks = Counter(
             "viewgate_fallbacks", "Requests that another mode than the view answered, by reason.", ["reason"], registry=self.registry
         )
-        self._operations = Counter(
-            "viewgate_operations",
-            "GraphQL operations by what answered: a plan or the executor.",
-            ["road"],
-            registry=self.registry,
-        )
         self.cache_reads = Counter("viewgate_cache_reads", "Rows that cache-aside looked for.", ["outcome"], registry=self.registry)
 
-        # to look for a metric's labels costs more than to count
-        self._request = cache(self._requests.labels)
-        self._second = cache(self._seconds.labels)
-        self._operation = cache(self._operations.labels)
+        # counted for each request, so without the labels and the locks of a Counter
+        self._requests: defaultdict[tuple[Mode, str], int] = defaultdict(int)
+        self._operations: defaultdict[str, int] = defaultdict(int)
+        self._seconds: dict[Mode, _Histogram] = {}
+        self.registry.register(self)
 
     def answered(self, mode: Mode, outcome: str, seconds: float) -> None:
         """A request: the mode that answered it, "ok" or the code of its error, how long it took."""
-        self._request(mode, outcome).inc()
-        self._second(mode).observe(seconds)
+        self._requests[mode, outcome] += 1
+        if (histogram := self._seconds.get(mode)) is None:
+            histogram = self._seconds[mode] = _Histogram()
+        histogram.observe(seconds)
 
     def operated(self, road: Literal["plan", "executor"]) -> None:
         """An operation, by what answered it."""
-        self._operation(road).inc()
+        self._operations[road] += 1
+
+    def collect(self) -> Iterator[Metric]:
+        """Asked at each /metrics."""
+        requests = CounterMetricFamily(
+            "viewgate_requests", "GraphQL requests by the mode that answered and the outcome.", labels=["mode", "outcome"]
+        )
+        for labels, times in self._requests.items():
+            requests.add_metric(labels, times)
+        seconds = HistogramMetricFamily("viewgate_request_seconds", "From the request's head to its answer.", labels=["mode"])
+        for mode, histogram in self._seconds.items():
+            seconds.add_metric([mode], histogram.buckets(), histogram.sum)
+        operations = CounterMetricFamily(
+            "viewgate_operations", "GraphQL operations by what answered: a plan or the executor.", labels=["road"]
+        )
+        for road, times in self._operations.items():
+            operations.add_metric([road], times)
+        yield from (requests, seconds, operations)
 
     def count(self, outcome: Outcome, rows: int) -> None:
         """Rows that cache-aside looked for."""
         self.cache_reads.labels(outcome).inc(rows)
+
+
+class _Histogram:
+    """Of seconds, in the buckets that SECONDS bounds."""
+
+    def __init__(self) -> None:
+        self._times = [0] * (len(SECONDS) + 1)
+        self.sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        self._times[bisect_left(SECONDS, seconds)] += 1
+        self.sum += seconds
+
+    def buckets(self) -> list[tuple[str, float]]:
+        """How many were in each and all below it, as Prometheus has them."""
+        return list(zip([*map(str, SECONDS), "+Inf"], accumulate(self._times), strict=True))
 
 
 class PlanMetrics(Collector):

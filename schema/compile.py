@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
+from operator import itemgetter
 from typing import Any
 
 from graphql import (
@@ -133,7 +134,7 @@ class Compiler:
                 roots.append(self._root(self._roots[name], nodes[0], fields))
             else:
                 return None
-        return Shape(_object(slots), tuple(roots))
+        return Shape(_object(slots), tuple(roots), len(roots) == 1 and not roots[0].field.many)
 
     def _root(self, field: RootField, details: FieldDetails, selected: Mapping[str, Sequence[FieldDetails]]) -> Root:
         asked = {key: nodes[0].node.name.value for key, nodes in selected.items()}
@@ -143,7 +144,9 @@ class Compiler:
         places = tuple(fields.index(self._names[camel]) for camel in asked.values() if camel != TYPENAME)
         ints, present = (tuple(place for place, name in enumerate(fields) if name in names) for names in (self._ints, self._present))
         (argument,) = details.node.arguments or ()
-        return Root(field, _argument(argument.value, many=field.many), fields, _object(slots), places, ints, present)
+        # of less than two places itemgetter makes no tuple
+        shown = itemgetter(*places) if len(places) > 1 else lambda row: tuple([row[place] for place in places])
+        return Root(field, _argument(argument.value, many=field.many), fields, _object(slots), shown, ints, present)
 
 
 class _Switches(Visitor):

@@ -5,7 +5,7 @@ their types, ids that nobody can have, and rows that GraphQL may not show go to 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -51,15 +51,15 @@ class Variable(NamedTuple):
 class Root:
     """A root field as it is selected. fields: of the view, to be read.
 
-    template: the bytes of a row, with a slot for each of `places`, which are indices of `fields`. ints and present: of these, what may be
-    no more than a GraphQL Int, and what may not be null.
+    template: the bytes of a row, with a slot for each fragment that is `shown`. ints and present: indices of `fields`, of what may be
+    no more than a GraphQL Int, and of what may not be null.
     """
 
     field: RootField
     argument: Argument
     fields: tuple[str, ...]
     template: bytes
-    places: tuple[int, ...]
+    shown: Callable[[Row], tuple[bytes, ...]]
     ints: tuple[int, ...]
     present: tuple[int, ...]
 
@@ -73,7 +73,7 @@ class Root:
         for place in self.present:
             if row[place] == NULL:
                 return None
-        return self.template % tuple([row[place] for place in self.places])
+        return self.template % self.shown(row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,8 @@ class Shape:
 
     template: bytes
     roots: tuple[Root, ...]
+    # whether that is one row of one root, as most are
+    is_one: bool
 
 
 class Bound:
@@ -102,14 +104,16 @@ class Bound:
 
     def render(self, rows: Sequence[Row | None]) -> bytes | None:
         """The bytes of `data`. rows: of `reads`. None if GraphQL may not show one of them."""
+        if self._shape.is_one:
+            rendered_row = self._shape.roots[0].render(rows[0])
+            return None if rendered_row is None else self._shape.template % rendered_row
         at, answers = 0, []
         for root, count in zip(self._shape.roots, self._counts, strict=True):
             rendered = [root.render(rows[place]) for place in self._places[at : at + count]]
             at += count
-            shown = [one for one in rendered if one is not None]
-            if len(shown) < count:
+            if None in rendered:
                 return None
-            answers.append(b"[%b]" % b",".join(shown) if root.field.many else shown[0])
+            answers.append(b"[%b]" % b",".join(rendered) if root.field.many else rendered[0])  # type: ignore[arg-type]  # there is no None
         return self._shape.template % tuple(answers)
 
 
@@ -130,35 +134,40 @@ class Plan:
     ) -> None:
         self._variables, self._switches, self._key_type = variables, switches, key_type
         self._weight, self._allowed = weight, allowed
-        self._shape = lru_cache(CACHED_SHAPES)(lambda values: shape(dict(zip(switches, values, strict=True))))
+        self._shape = lru_cache(CACHED_SHAPES)(lambda *values: shape(dict(zip(switches, values, strict=True))))
 
     def bind(self, variables: Values) -> Bound | None:
         """variables: as they came. None: the executor has to look at them."""
         try:
             limits.check_variables(self._weight, variables, self._allowed)
-            values = dict(self._coerced(variables))
-            shape = self._shape(tuple([values[name] for name in self._switches]))
+            values = self._coerced(variables)
+            shape = self._shape(*[values[name] for name in self._switches])
             if shape is None:
                 return None
-            asked = [root.argument(values) for root in shape.roots]
-            reads = [self._read(root, text) for root, texts in zip(shape.roots, asked, strict=True) for text in texts]
+            if shape.is_one:
+                return Bound([self._read(shape.roots[0], *shape.roots[0].argument(values))], shape, (0,), (1,))
+            asked = [[self._read(root, text) for text in root.argument(values)] for root in shape.roots]
         except (GraphQLError, Unplain, KeyError, layout.InvalidKey):
             return None
-        counts = [len(texts) for texts in asked]
-        if len(reads) == 1:
-            return Bound(reads, shape, (0,), counts)
+        counts = [len(of_root) for of_root in asked]
+        reads = [read for of_root in asked for read in of_root]
+        if len(counts) == 1 and len({read.value for read in reads}) == len(reads):
+            return Bound(reads, shape, range(len(reads)), counts)
         places = {read: place for place, read in enumerate(dict.fromkeys(reads))}
         return Bound(list(places), shape, [places[read] for read in reads], counts)
 
-    def _coerced(self, variables: Values) -> Iterator[tuple[str, Any]]:
+    def _coerced(self, variables: Values) -> Values:
         """Those that have a value. Raises Unplain."""
+        values = {}
         for name, coerce, required, default in self._variables:
             if name in variables:
-                yield name, coerce(variables[name])
+                values[name] = coerce(variables[name])
             elif required:
                 raise Unplain
             elif default is not None:
-                yield name, default
+                values[name] = default
+        return values
 
     def _read(self, root: Root, text: str) -> Read:
-        return Read(root.field.by, layout.canonical(self._key_type, text) if root.field.by == "id" else text, root.fields)
+        by = root.field.by
+        return Read(by, layout.canonical(self._key_type, text) if by == "id" else text, root.fields)

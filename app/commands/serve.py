@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ async def _serve(settings: Settings, listening: socket.socket) -> None:
             timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=GRACE_SECONDS,
         )
+        # what is there now stays: Python need not look through it again
+        gc.collect()
+        gc.freeze()
         address, port = listening.getsockname()[:2]
         typer.echo(f"Serving GraphQL in mode {settings.mode} at http://{address}:{port}/graphql", err=True)
         await _Server(config).serve(sockets=[listening])

@@ -142,7 +142,7 @@ async def test_what_is_unusual_goes_the_whole_road_and_the_next_one_does_not(nam
         found = await asked(url, request, posted({"query": ADA}), request)
     assert said in found[0][2]
     assert found[1][2] == msgspec.json.encode(ADAS)
-    assert found[2] == found[0]
+    assert found[2][:2] == found[0][:2]
 
 
 async def test_a_request_in_pieces_is_answered(url: str) -> None:
