@@ -74,7 +74,11 @@ class Plans:
         return info.misses - info.currsize
 
     def _compiled(self, text: str) -> Mapping[str | None, Plan]:
-        return {} if self._documents.errors(text) else self._compiler.plans(self._documents.read(text))
+        try:
+            document = self._documents.read(text)
+        except GraphQLError:
+            return {}
+        return {} if document.errors else self._compiler.plans(document)
 
 
 class Compiler:
@@ -104,11 +108,14 @@ class Compiler:
     def _plan(self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode], weight: Weight) -> Plan:
         variables = [self._variable(one) for one in operation.variable_definitions or ()]
         switches = _Switches()
-        for node in (operation, *fragments.values()):
+        for node in (operation, *fragments.values()) if weight.directives else ():
             visit(node, switches)
         # fragments of other operations hang on others
         own = [one.name for one in variables if one.name in switches.found]
-        shape = partial(self._shape, operation, fragments)
+        shape: Callable[[Mapping[str, bool]], Shape | None] = partial(self._shape, operation, fragments)
+        if not own:
+            # there is one, and what was parsed is needed no more
+            shape = partial(_whatever, shape({}))
         return Plan(variables, own, shape, self._definition.key_type, weight, self._allowed)
 
     def _variable(self, definition: VariableDefinitionNode) -> Variable:
@@ -158,6 +165,10 @@ class _Switches(Visitor):
 
     def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
         self.found |= {one.value.name.value for one in node.arguments or () if isinstance(one.value, VariableNode)}
+
+
+def _whatever(shape: Shape | None, switches: Mapping[str, bool]) -> Shape | None:
+    return shape
 
 
 def _object(slots: Sequence[str]) -> bytes:

@@ -258,7 +258,7 @@ def test_what_outgrows_any_number_is_counted_no_further() -> None:
 
 def test_a_document_is_read_once() -> None:
     documents = Documents(SCHEMA._schema)
-    assert documents.read("{ user(id: 1) { id } }") is documents.read("{ user(id: 1) { id } }")
+    assert documents.read("{ ...{ user(id: 1) { id } } }") is documents.read("{ ...{ user(id: 1) { id } } }")
 
 
 @given(st.text(alphabet="a\r\n", max_size=40), st.integers(0, 40))
