@@ -25,7 +25,7 @@ from graphql import (
     value_from_ast,
     visit,
 )
-from graphql.execution.collect_fields import FieldDetails, FragmentDetails, collect_fields, collect_subfields
+from graphql.execution.collect_fields import FragmentDetails, collect_fields, collect_subfields
 from graphql.execution.values import VariableValues
 
 from schema import limits
@@ -33,9 +33,8 @@ from schema.definition import Definition
 from schema.documents import Document, Documents
 from schema.fields import Count
 from schema.limits import Limits, Weight
+from schema.plain import TYPENAME, Chosen, Given, Plain, Reference
 from schema.plan import Argument, Plan, Root, RootField, Shape, Unplain, Variable
-
-TYPENAME = "__typename"
 
 
 class Plans:
@@ -74,6 +73,9 @@ class Plans:
         return info.misses - info.currsize
 
     def _compiled(self, text: str) -> Mapping[str | None, Plan]:
+        plain = self._compiler.plain(text)
+        if plain is not None:
+            return plain
         try:
             document = self._documents.read(text)
         except GraphQLError:
@@ -93,6 +95,17 @@ class Compiler:
         if not (isinstance(query, GraphQLObjectType) and isinstance(row, GraphQLObjectType)):
             raise TypeError(f"the schema is none of the view {definition.name}")
         self._query, self._row = query, row
+        self._plain = Plain(schema, allowed)
+
+    def plain(self, text: str) -> Mapping[str | None, Plan] | None:
+        """The same as `plans` of a document that is plain (schema/plain.py); None: this one is not."""
+        operation = self._plain.read(text)
+        if operation is None:
+            return None
+        variables = [Variable(name, _COERCE[type_], required=True, default=None) for name, type_ in operation.variables.items()]
+        shape = self._shape_of(operation.roots)
+        plan = Plan(variables, (), partial(_whatever, shape), self._definition.key_type, operation.weight, self._allowed)
+        return {None: plan, operation.name: plan}
 
     def plans(self, document: Document) -> Mapping[str | None, Plan]:
         """Of each operation of a valid document, by its name; of the only one, by None too."""
@@ -130,30 +143,35 @@ class Compiler:
         values = VariableValues({}, dict(switches))
         details = {name: FragmentDetails(fragment) for name, fragment in fragments.items()}
         selected = collect_fields(self._schema, details, values, self._query, operation).grouped_field_set
-        slots, roots = [], []
-        for key, nodes in selected.items():
-            name = nodes[0].node.name.value
+        chosen: list[Chosen] = []
+        for key, (first, *_) in selected.items():
+            name = first.node.name.value
             if name == TYPENAME:
-                slots.append(f'"{key}":"{self._query.name}"')
+                chosen.append(Chosen(key, name))
             elif name in self._roots:
-                slots.append(f'"{key}":%b')
-                fields = collect_subfields(self._schema, details, values, operation, self._row, nodes).grouped_field_set
-                roots.append(self._root(self._roots[name], nodes[0], fields))
+                below = collect_subfields(self._schema, details, values, operation, self._row, selected[key]).grouped_field_set
+                (argument,) = first.node.arguments or ()
+                fields = {key: nodes[0].node.name.value for key, nodes in below.items()}
+                chosen.append(Chosen(key, name, _given(argument.value), fields))
             else:
                 return None
-        return Shape(_object(slots), tuple(roots), len(roots) == 1 and not roots[0].field.many)
+        return self._shape_of(chosen)
 
-    def _root(self, field: RootField, details: FieldDetails, selected: Mapping[str, Sequence[FieldDetails]]) -> Root:
-        asked = {key: nodes[0].node.name.value for key, nodes in selected.items()}
+    def _shape_of(self, chosen: Sequence[Chosen]) -> Shape:
+        slots = [f'"{one.key}":"{self._query.name}"' if one.name == TYPENAME else f'"{one.key}":%b' for one in chosen]
+        roots = tuple([self._root(self._roots[one.name], one.given, one.fields) for one in chosen if one.name != TYPENAME])
+        return Shape(_object(slots), roots, len(roots) == 1 and not roots[0].field.many)
+
+    def _root(self, field: RootField, given: Given, asked: Mapping[str, str]) -> Root:
+        """asked: fields by their names in the response."""
         # in the definition's order, so that equal selections make equal Reads
-        fields = tuple(name for camel, name in self._names.items() if camel in asked.values())
+        fields = tuple([name for camel, name in self._names.items() if camel in asked.values()])
         slots = [f'"{key}":"{self._row.name}"' if camel == TYPENAME else f'"{key}":%b' for key, camel in asked.items()]
-        places = tuple(fields.index(self._names[camel]) for camel in asked.values() if camel != TYPENAME)
-        ints, present = (tuple(place for place, name in enumerate(fields) if name in names) for names in (self._ints, self._present))
-        (argument,) = details.node.arguments or ()
+        places = [fields.index(self._names[camel]) for camel in asked.values() if camel != TYPENAME]
+        ints, present = (tuple([place for place, name in enumerate(fields) if name in names]) for names in (self._ints, self._present))
         # of less than two places itemgetter makes no tuple
         shown = itemgetter(*places) if len(places) > 1 else lambda row: tuple([row[place] for place in places])
-        return Root(field, _argument(argument.value, many=field.many), fields, _object(slots), shown, ints, present)
+        return Root(field, _argument(given, many=field.many), fields, _object(slots), shown, ints, present)
 
 
 class _Switches(Visitor):
@@ -175,23 +193,31 @@ def _object(slots: Sequence[str]) -> bytes:
     return b"{%b}" % ",".join(slots).encode()
 
 
-def _argument(node: ValueNode, *, many: bool) -> Argument:
+def _given(node: ValueNode) -> Given:
     if isinstance(node, VariableNode):
-        name = node.name.value
-        return (lambda values: values[name]) if many else (lambda values: (values[name],))
+        return Reference(node.name.value)
     if isinstance(node, ListValueNode):
-        parts = [_argument(one, many=False) for one in node.values]
-        return lambda values: [text for part in parts for text in part(values)]
+        return [_given(one) for one in node.values]
     if isinstance(node, StringValueNode | IntValueNode):
-        texts = (node.value,)
-        return lambda values: texts
+        return node.value
     raise TypeError(f"a valid document has no {node.kind} here")
+
+
+def _argument(given: Given, *, many: bool) -> Argument:
+    if isinstance(given, Reference):
+        name = given.name
+        return (lambda values: values[name]) if many else (lambda values: (values[name],))
+    if isinstance(given, list):
+        parts = [_argument(one, many=False) for one in given]
+        return lambda values: [text for part in parts for text in part(values)]
+    texts = (given,)
+    return lambda values: texts
 
 
 def _coerce(type_: Any) -> Callable[[Any], Any]:
     """Of a type in GraphQL. None of another than these is the type of an argument here."""
     inner = type_.of_type if is_non_null_type(type_) else type_
-    return _ids if is_list_type(inner) else _PLAIN.get(inner.name, _unplain)
+    return _ids if is_list_type(inner) else _SCALARS.get(inner.name, _unplain)
 
 
 def _id(value: Any) -> str:
@@ -222,4 +248,6 @@ def _unplain(value: Any) -> Any:
     raise Unplain
 
 
-_PLAIN: Mapping[str, Callable[[Any], Any]] = {"ID": _id, "String": _text, "Boolean": _bool}
+_SCALARS: Mapping[str, Callable[[Any], Any]] = {"ID": _id, "String": _text, "Boolean": _bool}
+# by the types that a plain document may name
+_COERCE: Mapping[str, Callable[[Any], Any]] = {"ID!": _id, "String!": _text, "[ID!]!": _ids}

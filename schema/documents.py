@@ -2,9 +2,9 @@
 
 import re
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from graphql import (
     DocumentNode,
@@ -21,7 +21,6 @@ from strawberry.extensions import SchemaExtension
 
 from schema import limits
 from schema.limits import Limits, Weight
-from schema.plain import Plain
 from schema.rules import rules_for
 from schema.weighing import weigh
 
@@ -33,15 +32,11 @@ TOKENS = "Syntax Error: Document contains more than"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What is known of a text. errors: why it must not be executed. weights: of each operation, by its definition.
-
-    plain: whether no rule needed to look at it.
-    """
+    """What is known of a text. errors: why it must not be executed. weights: of each operation, by its definition."""
 
     parsed: DocumentNode
     errors: tuple[GraphQLError, ...] = ()
     weights: tuple[Weight, ...] = ()
-    plain: bool = False
 
     def weight(self, operation_name: str | None) -> Weight | None:
         """Of the operation that is to be executed; None if there is no such one, or none may be."""
@@ -52,33 +47,19 @@ class Document:
 
 
 class Documents:
-    """Documents of one schema; those asked for last are kept, but for plain ones, which their plans stand for."""
+    """Documents of one schema, the newest of them kept."""
 
     def __init__(self, schema: GraphQLSchema, allowed: Limits = limits.DEFAULT) -> None:
-        self._schema, self._allowed, self._plain = schema, allowed, Plain(schema)
-        self._kept: OrderedDict[str, Document] = OrderedDict()
-
-    def read(self, text: str) -> Document:
-        """Raises GraphQLSyntaxError, and a GraphQLError with the code TOO_MANY_TOKENS."""
-        document = self._kept.get(text)
-        if document is not None:
-            self._kept.move_to_end(text)
-            return document
-        document = self._read(text)
-        if not document.plain:
-            self._kept[text] = document
-            if len(self._kept) > limits.CACHED_DOCUMENTS:
-                self._kept.popitem(last=False)
-        return document
+        self._schema, self._allowed = schema, allowed
+        self.read = lru_cache(limits.CACHED_DOCUMENTS)(self._read)
 
     def _read(self, text: str) -> Document:
+        """Raises GraphQLSyntaxError, and a GraphQLError with the code TOO_MANY_TOKENS."""
         parsed = self._parse(text)
         try:
             weights = weigh(parsed, self._allowed)
         except GraphQLError as error:
             return Document(parsed, (error.with_traceback(None),))
-        if self._plain.is_valid(parsed):
-            return Document(parsed, (), tuple(weights), plain=True)
         errors = validate(self._schema, parsed, rules_for(text), MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
         return Document(parsed, tuple(errors), () if errors else tuple(weights))
 
