@@ -6,7 +6,7 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from app.endpoint.short import Short
-from app.head_limits import HEADER_BYTES, LimitedProtocol
+from app.connection_limits import HEADER_BYTES, LimitedProtocol
 
 PATH, METHOD, VERSION = b"/graphql", b"POST", "1.1"
 

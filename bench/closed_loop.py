@@ -11,6 +11,7 @@ import msgspec
 CONNECTIONS = 16
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding: *chunked\r\n", re.IGNORECASE)
+OK = b"HTTP/1.1 200"
 Next = Callable[[], bytes]
 
 
@@ -66,6 +67,15 @@ async def answer(port: int, asked: bytes) -> bytes:
     return _unchunked(rest) if _CHUNKED.search(head + b"\r\n") else rest
 
 
+def is_whole(got: bytes) -> bool:
+    """Whether an answer is all there."""
+    head, end, _ = got.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = _LENGTH.search(head + b"\r\n")
+    return len(got) >= len(head) + 4 + int(length[1]) if length else got.endswith(b"0\r\n\r\n")
+
+
 def _unchunked(chunks: bytes) -> bytes:
     whole = b""
     while True:
@@ -90,14 +100,9 @@ class _Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._got = self._got + data if self._got else data
-        head, end, _ = self._got.partition(b"\r\n\r\n")
-        if not end:
+        if not is_whole(self._got):
             return
-        length = _LENGTH.search(head + b"\r\n")
-        whole = len(self._got) >= len(head) + 4 + int(length[1]) if length else self._got.endswith(b"0\r\n\r\n")
-        if not whole:
-            return
-        if not head.startswith(b"HTTP/1.1 200"):
+        if not self._got.startswith(OK):
             self._end(NotAnswered(self._got[:300].decode(errors="replace")))
             return
         now = time.perf_counter()
