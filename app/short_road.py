@@ -5,8 +5,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from app.endpoint.short import Short
 from app.connection_limits import HEADER_BYTES, LimitedProtocol
+from app.endpoint.short import Short
 
 PATH, METHOD, VERSION = b"/graphql", b"POST", "1.1"
 

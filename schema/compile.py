@@ -1,7 +1,8 @@
 """From a GraphQL document that may be executed to the plans of its operations."""
 
+import itertools
+from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any
 
@@ -30,57 +31,74 @@ from graphql.execution.values import VariableValues
 
 from schema import limits
 from schema.definition import Definition
-from schema.documents import Document, Documents
+from schema.documents import Document, Documents, Refused
 from schema.fields import Count
 from schema.limits import Limits, Weight
 from schema.plain import TYPENAME, Chosen, Given, Plain, Reference
 from schema.plan import Argument, Plan, Root, RootField, Shape, Unplain, Variable
 
+# each @skip and @include that hangs on a variable doubles how many shapes there are; what has more has no plan
+MOST_SWITCHES = 4
+_Plans = Mapping[str | None, Plan]
+
+
+class UnlearntError(Exception):
+    """A text that is neither known nor plain."""
+
 
 class Plans:
-    """Plans by the text of their document: of those to be kept, and of those asked for last."""
+    """Plans by the text of their document: of those to be kept, and of those asked for last.
+
+    hits: how often a document was known. compiled: how often one was not. evicted: how many were known, and no longer are.
+    """
 
     def __init__(self, compiler: "Compiler", documents: Documents) -> None:
         self._compiler, self._documents = compiler, documents
-        self._of = lru_cache(limits.CACHED_DOCUMENTS)(self._compiled)
-        self._kept: dict[str, Mapping[str | None, Plan]] = {}
+        self._known: OrderedDict[str, _Plans] = OrderedDict()
+        self._kept: dict[str, _Plans] = {}
+        self.hits = self.compiled = self.evicted = 0
 
     def keep(self, text: str) -> Sequence[GraphQLError]:
         """Never forget this document's plans. Returns why it must not be executed, if so; then it has none."""
         errors = self._documents.errors(text)
         if not errors:
-            self._kept[text] = self._compiled(text)
+            self._kept[text] = self._compiler.plain(text) or self.learn(text)
         return errors
 
     def find(self, text: str, operation: str | None) -> Plan | None:
         """The plan of the operation of this name; of the only one, where no name is given. None: the executor says what is wrong."""
-        return (self._kept.get(text) or self._of(text)).get(operation)
-
-    @property
-    def hits(self) -> int:
-        """How often a document was known."""
-        return self._of.cache_info().hits
-
-    @property
-    def compiled(self) -> int:
-        """How often one was not."""
-        return self._of.cache_info().misses
-
-    @property
-    def evicted(self) -> int:
-        """How many were known, and no longer are."""
-        info = self._of.cache_info()
-        return info.misses - info.currsize
-
-    def _compiled(self, text: str) -> Mapping[str | None, Plan]:
-        plain = self._compiler.plain(text)
-        if plain is not None:
-            return plain
         try:
-            document = self._documents.read(text)
-        except GraphQLError:
+            return self.known(text, operation)
+        except UnlearntError:
+            self.remember(text, self.learn(text))
+            return self._known[text].get(operation)
+
+    def known(self, text: str, operation: str | None) -> Plan | None:
+        """The same where it costs little. Raises UnlearntError: let another thread `learn` it, and have the outcome remembered."""
+        plans = self._kept.get(text)
+        if plans is None and (plans := self._known.get(text)) is not None:
+            self._known.move_to_end(text)
+            self.hits += 1
+        if plans is None:
+            plans = self._compiler.plain(text)
+            if plans is None:
+                raise UnlearntError
+            self.remember(text, plans)
+        return plans.get(operation)
+
+    def learn(self, text: str) -> _Plans:
+        """Of each operation, none where it must not be executed. May be called by any thread."""
+        try:
+            return self._compiler.plans(self._documents.read(text))
+        except Refused:
             return {}
-        return {} if document.errors else self._compiler.plans(document)
+
+    def remember(self, text: str, plans: _Plans) -> None:
+        self.compiled += 1
+        self._known[text] = plans
+        if len(self._known) > limits.CACHED_DOCUMENTS:
+            self._known.popitem(last=False)
+            self.evicted += 1
 
 
 class Compiler:
@@ -104,7 +122,7 @@ class Compiler:
             return None
         variables = [Variable(name, _COERCE[type_], required=True, default=None) for name, type_ in operation.variables.items()]
         shape = self._shape_of(operation.roots)
-        plan = Plan(variables, (), partial(_whatever, shape), self._definition.key_type, operation.weight, self._allowed)
+        plan = Plan(variables, (), {(): shape}, self._definition.key_type, operation.weight, self._allowed)
         return {None: plan, operation.name: plan}
 
     def plans(self, document: Document) -> Mapping[str | None, Plan]:
@@ -125,11 +143,13 @@ class Compiler:
             visit(node, switches)
         # fragments of other operations hang on others
         own = [one.name for one in variables if one.name in switches.found]
-        shape: Callable[[Mapping[str, bool]], Shape | None] = partial(self._shape, operation, fragments)
-        if not own:
-            # there is one, and what was parsed is needed no more
-            shape = partial(_whatever, shape({}))
-        return Plan(variables, own, shape, self._definition.key_type, weight, self._allowed)
+        if len(own) > MOST_SWITCHES:
+            own, shapes = [], dict[tuple[bool, ...], Shape | None]()
+        else:
+            # all of them now: what was parsed is not kept
+            told = itertools.product((False, True), repeat=len(own))
+            shapes = {values: self._shape(operation, fragments, dict(zip(own, values, strict=True))) for values in told}
+        return Plan(variables, own, shapes, self._definition.key_type, weight, self._allowed)
 
     def _variable(self, definition: VariableDefinitionNode) -> Variable:
         type_: Any = type_from_ast(self._schema, definition.type)
@@ -183,10 +203,6 @@ class _Switches(Visitor):
 
     def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
         self.found |= {one.value.name.value for one in node.arguments or () if isinstance(one.value, VariableNode)}
-
-
-def _whatever(shape: Shape | None, switches: Mapping[str, bool]) -> Shape | None:
-    return shape
 
 
 def _object(slots: Sequence[str]) -> bytes:

@@ -1,10 +1,14 @@
-"""A document on its way to be executed: parsed, weighed, validated, each once per text; then weighed again with its variables."""
+"""A document on its way to be executed: parsed, weighed, validated; then weighed again with its variables.
+
+What was parsed is never kept: a thousand documents of an attacker's would be millions of objects, and Python would stop for a second each
+time that it looks through them. Of a text is remembered whether it may be executed, and what is wrong with it.
+"""
 
 import re
 from bisect import bisect_right
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
 from graphql import (
     DocumentNode,
@@ -32,43 +36,58 @@ TOKENS = "Syntax Error: Document contains more than"
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What is known of a text. errors: why it must not be executed. weights: of each operation, by its definition."""
+    """A text that may be executed. weights: of each operation, by its definition."""
 
     parsed: DocumentNode
-    errors: tuple[GraphQLError, ...] = ()
-    weights: tuple[Weight, ...] = ()
+    weights: tuple[Weight, ...]
 
     def weight(self, operation_name: str | None) -> Weight | None:
-        """Of the operation that is to be executed; None if there is no such one, or none may be."""
+        """Of the operation that is to be executed; None if there is no such one."""
         operations = (node for node in self.parsed.definitions if isinstance(node, OperationDefinitionNode))
-        pairs = zip(operations, self.weights, strict=not self.errors)
+        pairs = zip(operations, self.weights, strict=True)
         wanted = (weight for node, weight in pairs if not operation_name or (node.name and node.name.value == operation_name))
         return next(wanted, None)
 
 
+class Refused(Exception):
+    """A text must not be executed. errors: why, at least one."""
+
+    def __init__(self, errors: Sequence[GraphQLError]) -> None:
+        super().__init__(errors)
+        self.errors = errors
+
+
 class Documents:
-    """Documents of one schema, the newest of them kept."""
+    """Documents of one schema; whether they may be executed is known of those asked for last."""
 
     def __init__(self, schema: GraphQLSchema, allowed: Limits = limits.DEFAULT) -> None:
         self._schema, self._allowed = schema, allowed
-        self.read = lru_cache(limits.CACHED_DOCUMENTS)(self._read)
+        # None: it may be
+        self._known: OrderedDict[str, tuple[GraphQLError, ...] | None] = OrderedDict()
 
-    def _read(self, text: str) -> Document:
-        """Raises GraphQLSyntaxError, and a GraphQLError with the code TOO_MANY_TOKENS."""
-        parsed = self._parse(text)
+    def read(self, text: str) -> Document:
+        """Raises Refused. It may take ten milliseconds, and may be called by any one thread at a time."""
+        refused = self._known.get(text)
+        if refused:
+            raise Refused([error.with_traceback(None) for error in refused])
         try:
-            weights = weigh(parsed, self._allowed)
+            parsed = self._parse(text)
+            document = Document(parsed, tuple(weigh(parsed, self._allowed)))
+            errors = [] if text in self._known else self._validated(parsed, text)
         except GraphQLError as error:
-            return Document(parsed, (error.with_traceback(None),))
-        errors = validate(self._schema, parsed, rules_for(text), MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
-        return Document(parsed, tuple(errors), () if errors else tuple(weights))
+            errors = [error]
+        self._remember(text, tuple([_bare(error, text) for error in errors]) or None)
+        if errors:
+            raise Refused(errors)
+        return document
 
     def errors(self, text: str) -> Sequence[GraphQLError]:
         """Why a text must not be executed, whatever its variables."""
         try:
-            return self.read(text).errors
-        except GraphQLError as error:
-            return (error,)
+            self.read(text)
+        except Refused as refused:
+            return refused.errors
+        return ()
 
     def check(self, document: Document, operation_name: str | None, variables: Mapping[str, object]) -> None:
         """variables: as the client sent them. Raises OPERATION_RESOLUTION_FAILURE, TOO_MANY_IDS, TOO_MANY_READS."""
@@ -79,10 +98,20 @@ class Documents:
         if weight is not None:
             limits.check_variables(weight, variables, self._allowed)
 
+    def _validated(self, parsed: DocumentNode, text: str) -> Sequence[GraphQLError]:
+        return validate(self._schema, parsed, rules_for(text), MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
+
+    def _remember(self, text: str, refused: tuple[GraphQLError, ...] | None) -> None:
+        self._known[text] = refused
+        if len(self._known) > limits.CACHED_DOCUMENTS:
+            self._known.popitem(last=False)
+
     def _parse(self, text: str) -> DocumentNode:
         most = self._allowed.tokens
         try:
-            return parse(Lines(text), max_tokens=most)
+            parsed = parse(Lines(text), max_tokens=most)
+            _unlink(parsed)
+            return parsed
         except GraphQLSyntaxError as error:
             if not error.message.startswith(TOKENS):
                 raise
@@ -104,26 +133,28 @@ class Lines(Source):
 
 
 class Checked(SchemaExtension):
-    """Puts Documents in the place of Strawberry's own parsing and validation."""
-
-    def __init__(self, documents: Documents) -> None:
-        self._documents = documents
-        self._document: Document | None = None
+    """Has Strawberry execute what was read: its context's `document`."""
 
     def on_parse(self) -> Iterator[None]:
         context = self.execution_context
-        if context.query:
-            self._document = self._documents.read(context.query)
-            context.graphql_document = self._document.parsed
+        context.graphql_document = context.context.document.parsed
         yield
 
     def on_validate(self) -> Iterator[None]:
-        context = self.execution_context
-        if self._document is not None:
-            context.pre_execution_errors = [*self._document.errors]
-            if not self._document.errors:
-                try:
-                    self._documents.check(self._document, context._provided_operation_name, context.variables or {})
-                except GraphQLError as error:
-                    context.pre_execution_errors = [error]
+        self.execution_context.pre_execution_errors = []
         yield
+
+
+def _unlink(document: DocumentNode) -> None:
+    """Let no token know the one before it: then nothing of a document is in a circle, and it goes as soon as nobody needs it."""
+    token = document.loc.start_token if document.loc else None
+    while token:
+        token.prev = None
+        token = token.next
+
+
+def _bare(error: GraphQLError, text: str) -> GraphQLError:
+    """The same without the nodes that it is about."""
+    if not error.nodes:
+        return error.with_traceback(None)
+    return GraphQLError(error.message, source=Lines(text), positions=error.positions, extensions=error.extensions)

@@ -4,8 +4,9 @@ import asyncio
 import operator
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
-from typing import Annotated, Any, NewType
+from typing import Annotated, Any, NewType, TypeVar
 
 import msgspec
 import strawberry
@@ -14,14 +15,14 @@ from graphql.execution.collect_fields import FieldDetails, FragmentDetails, coll
 from graphql.execution.values import VariableValues
 from strawberry.dataloader import DataLoader
 from strawberry.schema.config import StrawberryConfig
-from strawberry.types.execution import ExecutionContext, ExecutionResult
+from strawberry.types.execution import ExecutionContext, ExecutionResult, PreExecutionError
 from strawberry.types.field import StrawberryField
 from strawberry.types.scalar import ScalarDefinition
 
 from schema import layout, limits
-from schema.compile import Compiler, Plans
+from schema.compile import Compiler, Plans, UnlearntError
 from schema.definition import Definition, Field
-from schema.documents import Checked, Documents
+from schema.documents import Checked, Document, Documents, Refused
 from schema.fields import Count
 from schema.limits import Limits
 from schema.loader import Loader, LoadError, Read, Row, Rows, load_after
@@ -35,6 +36,7 @@ SCALARS: dict[object, ScalarDefinition] = {
 }
 
 Values = Mapping[str, object]
+_T = TypeVar("_T")
 
 
 class Reading:
@@ -49,6 +51,8 @@ class Reading:
         self._reads: DataLoader[Read, Row | None] | None = None
         self._known: tuple[Sequence[Read], Rows | Exception] | None = None
         self.rows: Rows | None = None
+        # what is executed, where no plan answers
+        self.document: Document | None = None
 
     async def load(self, reads: Sequence[Read]) -> Rows:
         """Asked the same once more, it says the same and reads nothing. Raises what the loader raises."""
@@ -87,11 +91,21 @@ class ViewSchema(strawberry.Schema):
     plans: Plans
     documents: Documents
 
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        # who sends one new document after another keeps others with new ones waiting, and nobody else
+        self._reader = ThreadPoolExecutor(1, "documents")
+
     async def planned(
         self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None
     ) -> ExecutionResult | None:
         """The operation's answer by its plan; `data` is a msgspec.Raw. None: execute it, with the same Reading, which has what it read."""
-        plan = self.plans.find(text, operation)
+        try:
+            plan = self.plans.known(text, operation)
+        except UnlearntError:
+            plans = await self._apart(self.plans.learn, text)
+            self.plans.remember(text, plans)
+            plan = plans.get(operation)
         bound = plan.bind(variables) if plan else None
         if bound is None:
             return None
@@ -102,6 +116,21 @@ class ViewSchema(strawberry.Schema):
         data = bound.render(rows)
         # only who encodes it looks into it
         return None if data is None else ExecutionResult(msgspec.Raw(data), None)  # type: ignore[arg-type]
+
+    async def executed(self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None) -> ExecutionResult:
+        """The operation's answer by Strawberry's executor. Raises CannotGetOperationTypeError where there is no such operation."""
+        try:
+            reading.document = await self._apart(self.documents.read, text)
+            self.documents.check(reading.document, operation, variables)
+        except Refused as refused:
+            return PreExecutionError(None, [*refused.errors])
+        except GraphQLError as error:
+            return PreExecutionError(None, [error])
+        return await self.execute(text, dict(variables), reading, operation_name=operation)
+
+    async def _apart(self, read: Callable[[str], _T], text: str) -> _T:
+        """What takes a while, in the one thread for it."""
+        return await asyncio.get_running_loop().run_in_executor(self._reader, read, text)
 
     def explained(self, text: str, variables: Mapping[str, Any], operation: str | None = None) -> Mapping[str, Any] | None:
         """What the operation's plan reads, as JSON has it. None: no plan answers it."""
@@ -119,7 +148,7 @@ def build(definition: Definition, allowed: Limits = limits.DEFAULT) -> ViewSchem
     schema = ViewSchema(
         _query_type(queries),
         config=StrawberryConfig(default_resolver=operator.getitem, scalar_map=SCALARS),
-        extensions=[lambda: Checked(schema.documents)],
+        extensions=[Checked],
     )
     core = schema._schema  # Strawberry shows its graphql-core schema nowhere else
     schema.documents = Documents(core, allowed)

@@ -7,7 +7,6 @@ their types, ids that nobody can have, and rows that GraphQL may not show go to 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 from graphql import GraphQLError
@@ -16,8 +15,6 @@ from schema import layout, limits
 from schema.limits import Limits, Weight
 from schema.loader import Read, Row
 
-# of one plan: each @skip and @include that hangs on a variable doubles how many there are
-CACHED_SHAPES = 8
 # of a GraphQL Int; one of fewer digits cannot be beyond it
 LEAST_INT, MOST_INT, DIGITS = -(2**31), 2**31 - 1, 9
 NULL = b"null"
@@ -120,28 +117,29 @@ class Bound:
 class Plan:
     """One operation of a valid document. weight and allowed: what its variables may add.
 
-    switches: the variables on which its directives hang. shape: how they leave it, None where it has a field that no plan answers.
+    switches: the variables on which its directives hang. shapes: how they leave it, by their values; None where that has a field that no
+    plan answers.
     """
 
     def __init__(
         self,
         variables: Sequence[Variable],
         switches: Sequence[str],
-        shape: Callable[[Mapping[str, bool]], Shape | None],
+        shapes: Mapping[tuple[bool, ...], Shape | None],
         key_type: type,
         weight: Weight,
         allowed: Limits,
     ) -> None:
         self._variables, self._switches, self._key_type = variables, switches, key_type
         self._weight, self._allowed = weight, allowed
-        self._shape = lru_cache(CACHED_SHAPES)(lambda *values: shape(dict(zip(switches, values, strict=True))))
+        self._shapes = shapes
 
     def bind(self, variables: Values) -> Bound | None:
         """variables: as they came. None: the executor has to look at them."""
         try:
             limits.check_variables(self._weight, variables, self._allowed)
             values = self._coerced(variables)
-            shape = self._shape(*[values[name] for name in self._switches])
+            shape = self._shapes.get(tuple([values[name] for name in self._switches]))
             if shape is None:
                 return None
             if shape.is_one:

@@ -86,7 +86,7 @@ async def ask(settings: Settings, document: str, variables: dict[str, Any], oper
         began = time.perf_counter()
         try:
             planned = await schema.planned(document, variables, reading, operation)
-            result = planned or await schema.execute(document, variables, reading, operation_name=operation)
+            result = planned or await schema.executed(document, variables, reading, operation)
         except CannotGetOperationTypeError as unknown:
             raise CommandError(f"The document has no operation {operation}: name one of its own with --operation.") from unknown
         seconds = time.perf_counter() - began

@@ -5,6 +5,7 @@ import errno
 import gc
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -27,6 +28,8 @@ GRACE_SECONDS = 10
 LINGER_SECONDS, LOOK_SECONDS = 6.0, 0.05
 # longer than what is before a gateway keeps a connection: who closes first never closes under a request
 KEEP_ALIVE_SECONDS = 75
+# of Python's threads
+SWITCH_SECONDS = 0.0002
 
 
 def serve(
@@ -47,6 +50,8 @@ def serve(
     settings = read_settings()
     set_up_logs(settings.log_level)
     listening = _listen(host or settings.host, settings.port if port is None else port)
+    # what another thread learns of new documents waits for the answers, and not they for that
+    sys.setswitchinterval(SWITCH_SECONDS)
     uvloop.run(_serve(settings, listening))
 
 

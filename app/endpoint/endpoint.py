@@ -184,7 +184,7 @@ class Endpoint:
         if planned is not None:
             return planned
         try:
-            return await self._schema.execute(text, variables, reading, operation_name=name)
+            return await self._schema.executed(text, variables, reading, name)
         except CannotGetOperationTypeError as unknown:
             sentence = f"There is no operation {name!r} in the document." if name else "There is no operation in the document."
             raise RequestError("OPERATION_RESOLUTION_FAILURE", sentence) from unknown

@@ -47,7 +47,7 @@ class Short:
             asked = posted(text)
             if isinstance(asked, list):
                 return False
-            plan = self._plans.find(self._documents.text(asked), asked.operation_name)
+            plan = self._plans.known(self._documents.text(asked), asked.operation_name)
             bound = plan.bind(asked.variables or {}) if plan else None
         except Exception:  # noqa: BLE001 - the whole road meets it again, and tells it
             return False

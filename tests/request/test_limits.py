@@ -1,18 +1,19 @@
 """What a document may cost: each defence with what it refuses, attack shapes of our own, and any text at all."""
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
-from graphql import GraphQLError, get_introspection_query, parse
+from graphql import GraphQLError, Node, Token, get_introspection_query, parse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from strawberry.types.execution import ExecutionResult
 
 from app.settings import Settings
 from schema import graphql, limits
-from schema.documents import MOST_ERRORS, Documents, Lines
+from schema.documents import MOST_ERRORS, Documents, Lines, Refused
 from schema.limits import DEFAULT, Limits
 from schema.weighing import Weighing
 from tests.request.arranged import DEFINITION, MemoryLoader
@@ -31,7 +32,7 @@ PIECES = [
 async def errors_of(query: str, variables: Mapping[str, Any] | None = None, allowed: Limits = DEFAULT) -> list[GraphQLError]:
     loader = MemoryLoader()
     schema = SCHEMA if allowed == DEFAULT else graphql.build(DEFINITION, allowed)
-    result = await schema.execute(query, variable_values=dict(variables or {}), context_value=graphql.Reading(loader))
+    result = await schema.executed(query, variables or {}, graphql.Reading(loader))
     assert isinstance(result, ExecutionResult)
     assert not result.errors or loader.loads == []
     return list(result.errors or ())
@@ -121,7 +122,7 @@ async def test_only_the_operation_that_is_executed_is_counted_with_its_variables
     schema = graphql.build(DEFINITION, Limits(rows=5))
     counted = {}
     for name in ("A", "B"):
-        answer = await schema.execute(query, {"ids": ["1"] * 5}, graphql.Reading(MemoryLoader()), operation_name=name)
+        answer = await schema.executed(query, {"ids": ["1"] * 5}, graphql.Reading(MemoryLoader()), name)
         counted[name] = bool(answer.errors)
     assert counted == {"A": False, "B": True}
 
@@ -203,7 +204,7 @@ async def test_an_attack_is_answered_with_an_error_that_says_why_or_with_little_
     query, expected = ATTACKS[name]
     schema = graphql.build(DEFINITION)
     named = "Q0" if "query Q0" in query else None
-    answer = await schema.execute(query, context_value=graphql.Reading(MemoryLoader()), operation_name=named)
+    answer = await schema.executed(query, {}, graphql.Reading(MemoryLoader()), named)
     errors = list(answer.errors or ()) if isinstance(answer, ExecutionResult) else []
     code = str((errors[0].extensions or {}).get("code", "GRAPHQL")) if errors else "ok"
     assert code == expected or (not expected and code != "ok")
@@ -227,12 +228,15 @@ async def test_an_attack_is_answered_with_an_error_that_says_why_or_with_little_
 def test_any_text_is_a_document_or_a_graphql_error(text: str) -> None:
     errors: list[GraphQLError] = []
     try:
-        document = DOCUMENTS.read(text)
-        errors.extend(document.errors)
-        DOCUMENTS.check(document, None, {"ids": ["1"]})
+        DOCUMENTS.check(DOCUMENTS.read(text), None, {"ids": ["1"]})
+    except Refused as refused:
+        errors = [*refused.errors]
+        assert errors
     except GraphQLError as error:
-        errors.append(error)
+        errors = [error]
     assert all(error.formatted["message"] for error in errors)
+    # and what is remembered says the same
+    assert [error.formatted for error in DOCUMENTS.errors(text)] in ([error.formatted for error in errors], [])
 
 
 @pytest.mark.parametrize(
@@ -256,9 +260,26 @@ def test_what_outgrows_any_number_is_counted_no_further() -> None:
     assert weight.selections == weight.directives == 10**9
 
 
-def test_a_document_is_read_once() -> None:
+@pytest.mark.parametrize("text", ["{ ...{ user(id: 1) { id } } }", "{ nothing }", "{ user(id: 1) { ...F } } fragment F on User { no }"])
+def test_a_text_is_validated_once(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     documents = Documents(SCHEMA._schema)
-    assert documents.read("{ ...{ user(id: 1) { id } } }") is documents.read("{ ...{ user(id: 1) { id } } }")
+    first = [error.formatted for error in documents.errors(text)]
+    monkeypatch.setattr("schema.documents.validate", None)
+    assert [error.formatted for error in documents.errors(text)] == first
+
+
+def test_nothing_that_was_parsed_stays() -> None:
+    """Neither in a cache nor in a circle: gc has nothing to find."""
+    schema = graphql.build(DEFINITION)
+    gc.collect()
+    gc.disable()
+    try:
+        before = sum(isinstance(one, Node | Token) for one in gc.get_objects())
+        for text, _ in ATTACKS.values():
+            schema.plans.find(text, None)
+            assert sum(isinstance(one, Node | Token) for one in gc.get_objects()) == before, text[:100]
+    finally:
+        gc.enable()
 
 
 @given(st.text(alphabet="a\r\n", max_size=40), st.integers(0, 40))

@@ -17,7 +17,7 @@ SCHEMA = graphql.build(DEFINITION)
 
 
 async def ask(query: str, loader: MemoryLoader, **variables: Any) -> ExecutionResult:
-    result = await SCHEMA.execute(query, variable_values=variables, context_value=graphql.Reading(loader))
+    result = await SCHEMA.executed(query, variables or {}, graphql.Reading(loader))
     assert isinstance(result, ExecutionResult)
     return result
 
@@ -108,7 +108,7 @@ async def test_a_request_may_read_a_thousand_rows_repeated_ones_included() -> No
 
 
 async def test_a_document_may_not_have_any_number_of_tokens() -> None:
-    result = await SCHEMA.execute("{ user(id: 1) { " + "id " * limits.MOST_TOKENS + "} }")
+    result = await SCHEMA.executed("{ user(id: 1) { " + "id " * limits.MOST_TOKENS + "} }", {}, graphql.Reading(MemoryLoader()))
     assert isinstance(result.errors, list)
     assert "tokens" in result.errors[0].message
 
@@ -160,7 +160,7 @@ async def test_another_definition_makes_another_schema() -> None:
     schema = graphql.build(read_definition(CustomerView))
     row = {"id": "a@b.example", "city": "Rome", "rank": None, "active": True, "score": 0.1, "order_count": 2, "cents_spent": 2**60}
     query = '{ customer(id: "a@b.example") { id rank active score orderCount centsSpent } customerByCity(city: "Rome") { city } }'
-    result = await schema.execute(query, context_value=graphql.Reading(MemoryLoader({"a@b.example": row})))
+    result = await schema.executed(query, {}, graphql.Reading(MemoryLoader({"a@b.example": row})))
     assert result.data == {
         "customer": {"id": "a@b.example", "rank": None, "active": True, "score": 0.1, "orderCount": 2, "centsSpent": 2**60},
         "customerByCity": {"city": "Rome"},

@@ -45,7 +45,7 @@ async def test_an_answer_says_its_mode_generation_and_moment(open_over: Open) ->
         ('[{"query": "{ __typename }"}]', 400, "BAD_BATCH"),
         ('{"query": "{ user(id: \\"1\\") { id } }", "operationName": "Other"}', 200, "OPERATION_RESOLUTION_FAILURE"),
         ('{"query": "query A { __typename } query B { __typename }"}', 200, "OPERATION_RESOLUTION_FAILURE"),
-        ('{"query": "fragment A on Query { __typename }"}', 200, "OPERATION_RESOLUTION_FAILURE"),
+        ('{"query": "fragment A on Query { __typename }"}', 200, "GRAPHQL_VALIDATION_FAILED"),
         ('{"query": "{ __typename }", "variables": 5}', 400, "BAD_REQUEST"),
         ('{"query": "mutation { a }"}', 200, "GRAPHQL_VALIDATION_FAILED"),
     ],
@@ -128,7 +128,7 @@ async def test_a_crash_outside_the_query_is_masked_too(
 
     caplog.set_level(logging.CRITICAL)
     client = await open_over(MemoryLoader())
-    monkeypatch.setattr(Plans, "find", crash)
+    monkeypatch.setattr(Plans, "known", crash)
     answer = await client.post("/graphql", json={"query": ADA})
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]) == (500, {"code": "INTERNAL"})
     assert "secret" not in answer.text
