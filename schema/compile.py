@@ -1,35 +1,25 @@
 """From a GraphQL document that may be executed to the plans of its operations."""
 
-import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from operator import itemgetter
 from typing import Any
 
 from graphql import (
-    DirectiveNode,
     FragmentDefinitionNode,
     GraphQLError,
     GraphQLObjectType,
     GraphQLSchema,
-    IntValueNode,
-    ListValueNode,
     OperationDefinitionNode,
-    StringValueNode,
-    ValueNode,
     VariableDefinitionNode,
-    VariableNode,
-    Visitor,
     is_list_type,
     is_non_null_type,
     type_from_ast,
     value_from_ast,
-    visit,
 )
-from graphql.execution.collect_fields import FragmentDetails, collect_fields, collect_subfields
-from graphql.execution.values import VariableValues
 
-from schema import limits
+from schema import limits, selections
 from schema.definition import Definition
 from schema.documents import Document, Documents, Refused
 from schema.fields import Count
@@ -37,8 +27,8 @@ from schema.limits import Limits, Weight
 from schema.plain import TYPENAME, Chosen, Given, Plain, Reference
 from schema.plan import Argument, Plan, Root, RootField, Shape, Unplain, Variable
 
-# each @skip and @include that hangs on a variable doubles how many shapes there are; what has more has no plan
-MOST_SWITCHES = 4
+# of one plan: each @skip and @include that hangs on a variable doubles how many there are
+CACHED_SHAPES = 8
 _Plans = Mapping[str | None, Plan]
 
 
@@ -56,6 +46,7 @@ class Plans:
         self._compiler, self._documents = compiler, documents
         self._known: OrderedDict[str, _Plans] = OrderedDict()
         self._kept: dict[str, _Plans] = {}
+        self._size = 0
         self.hits = self.compiled = self.evicted = 0
 
     def keep(self, text: str) -> Sequence[GraphQLError]:
@@ -70,8 +61,9 @@ class Plans:
         try:
             return self.known(text, operation)
         except UnlearntError:
-            self.remember(text, self.learn(text))
-            return self._known[text].get(operation)
+            plans = self.learn(text)
+            self.remember(text, plans)
+            return plans.get(operation)
 
     def known(self, text: str, operation: str | None) -> Plan | None:
         """The same where it costs little. Raises UnlearntError: let another thread `learn` it, and have the outcome remembered."""
@@ -94,10 +86,12 @@ class Plans:
             return {}
 
     def remember(self, text: str, plans: _Plans) -> None:
+        """For a while: a document of many operations for less than others, as their plans are what is counted."""
         self.compiled += 1
+        self._size += _size(plans) - _size(self._known.pop(text, None))
         self._known[text] = plans
-        if len(self._known) > limits.CACHED_DOCUMENTS:
-            self._known.popitem(last=False)
+        while self._size > limits.CACHED_PLANS:
+            self._size -= _size(self._known.popitem(last=False)[1])
             self.evicted += 1
 
 
@@ -121,8 +115,8 @@ class Compiler:
         if operation is None:
             return None
         variables = [Variable(name, _COERCE[type_], required=True, default=None) for name, type_ in operation.variables.items()]
-        shape = self._shape_of(operation.roots)
-        plan = Plan(variables, (), {(): shape}, self._definition.key_type, operation.weight, self._allowed)
+        shape = self._shape(operation.roots)
+        plan = Plan(variables, (), lambda: shape, self._definition.key_type, operation.weight, self._allowed)
         return {None: plan, operation.name: plan}
 
     def plans(self, document: Document) -> Mapping[str | None, Plan]:
@@ -138,18 +132,17 @@ class Compiler:
 
     def _plan(self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode], weight: Weight) -> Plan:
         variables = [self._variable(one) for one in operation.variable_definitions or ()]
-        switches = _Switches()
-        for node in (operation, *fragments.values()) if weight.directives else ():
-            visit(node, switches)
-        # fragments of other operations hang on others
-        own = [one.name for one in variables if one.name in switches.found]
-        if len(own) > MOST_SWITCHES:
-            own, shapes = [], dict[tuple[bool, ...], Shape | None]()
-        else:
-            # all of them now: what was parsed is not kept
-            told = itertools.product((False, True), repeat=len(own))
-            shapes = {values: self._shape(operation, fragments, dict(zip(own, values, strict=True))) for values in told}
-        return Plan(variables, own, shapes, self._definition.key_type, weight, self._allowed)
+        selected = selections.selected(operation.selection_set, fragments, self._roots)
+        found = selections.switches(selected)
+        own = [one.name for one in variables if one.name in found]
+        if own:
+
+            def shape(*values: bool) -> Shape | None:
+                return self._shape(selections.merged(selected, dict(zip(own, values, strict=True))))
+
+            return Plan(variables, own, lru_cache(CACHED_SHAPES)(shape), self._definition.key_type, weight, self._allowed)
+        only = self._shape(selections.merged(selected, {}))
+        return Plan(variables, (), lambda: only, self._definition.key_type, weight, self._allowed)
 
     def _variable(self, definition: VariableDefinitionNode) -> Variable:
         type_: Any = type_from_ast(self._schema, definition.type)
@@ -157,27 +150,9 @@ class Compiler:
         required = is_non_null_type(type_) and definition.default_value is None
         return Variable(definition.variable.name.value, _coerce(type_), required, default)
 
-    def _shape(
-        self, operation: OperationDefinitionNode, fragments: Mapping[str, FragmentDefinitionNode], switches: Mapping[str, bool]
-    ) -> Shape | None:
-        values = VariableValues({}, dict(switches))
-        details = {name: FragmentDetails(fragment) for name, fragment in fragments.items()}
-        selected = collect_fields(self._schema, details, values, self._query, operation).grouped_field_set
-        chosen: list[Chosen] = []
-        for key, (first, *_) in selected.items():
-            name = first.node.name.value
-            if name == TYPENAME:
-                chosen.append(Chosen(key, name))
-            elif name in self._roots:
-                below = collect_subfields(self._schema, details, values, operation, self._row, selected[key]).grouped_field_set
-                (argument,) = first.node.arguments or ()
-                fields = {key: nodes[0].node.name.value for key, nodes in below.items()}
-                chosen.append(Chosen(key, name, _given(argument.value), fields))
-            else:
-                return None
-        return self._shape_of(chosen)
-
-    def _shape_of(self, chosen: Sequence[Chosen]) -> Shape:
+    def _shape(self, chosen: Sequence[Chosen]) -> Shape | None:
+        if any(one.name not in self._roots and one.name != TYPENAME for one in chosen):
+            return None
         slots = [f'"{one.key}":"{self._query.name}"' if one.name == TYPENAME else f'"{one.key}":%b' for one in chosen]
         roots = tuple([self._root(self._roots[one.name], one.given, one.fields) for one in chosen if one.name != TYPENAME])
         return Shape(_object(slots), roots, len(roots) == 1 and not roots[0].field.many)
@@ -194,36 +169,20 @@ class Compiler:
         return Root(field, _argument(given, many=field.many), fields, _object(slots), shown, ints, present)
 
 
-class _Switches(Visitor):
-    """The variables on which @skip and @include hang."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: set[str] = set()
-
-    def enter_directive(self, node: DirectiveNode, *_: Any) -> None:
-        self.found |= {one.value.name.value for one in node.arguments or () if isinstance(one.value, VariableNode)}
+def _size(plans: _Plans | None) -> int:
+    """One at least: what has none is remembered too."""
+    return 0 if plans is None else max(1, len(plans))
 
 
 def _object(slots: Sequence[str]) -> bytes:
     return b"{%b}" % ",".join(slots).encode()
 
 
-def _given(node: ValueNode) -> Given:
-    if isinstance(node, VariableNode):
-        return Reference(node.name.value)
-    if isinstance(node, ListValueNode):
-        return [_given(one) for one in node.values]
-    if isinstance(node, StringValueNode | IntValueNode):
-        return node.value
-    raise TypeError(f"a valid document has no {node.kind} here")
-
-
 def _argument(given: Given, *, many: bool) -> Argument:
     if isinstance(given, Reference):
         name = given.name
         return (lambda values: values[name]) if many else (lambda values: (values[name],))
-    if isinstance(given, list):
+    if isinstance(given, tuple):
         parts = [_argument(one, many=False) for one in given]
         return lambda values: [text for part in parts for text in part(values)]
     texts = (given,)

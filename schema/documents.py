@@ -9,6 +9,7 @@ from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from graphql import (
     DocumentNode,
@@ -31,6 +32,7 @@ from schema.weighing import weigh
 # each may have to look for its place in all of the text
 MOST_ERRORS = 10
 NEWLINE = re.compile(r"\r\n|[\n\r]")
+_T = TypeVar("_T")
 TOKENS = "Syntax Error: Document contains more than"
 
 
@@ -62,23 +64,23 @@ class Documents:
 
     def __init__(self, schema: GraphQLSchema, allowed: Limits = limits.DEFAULT) -> None:
         self._schema, self._allowed = schema, allowed
-        # None: it may be
-        self._known: OrderedDict[str, tuple[GraphQLError, ...] | None] = OrderedDict()
+        self._valid: OrderedDict[str, None] = OrderedDict()
+        self._refused: OrderedDict[str, Sequence[GraphQLError]] = OrderedDict()
 
     def read(self, text: str) -> Document:
         """Raises Refused. It may take ten milliseconds, and may be called by any one thread at a time."""
-        refused = self._known.get(text)
-        if refused:
+        if refused := self._refused.get(text):
             raise Refused([error.with_traceback(None) for error in refused])
         try:
             parsed = self._parse(text)
             document = Document(parsed, tuple(weigh(parsed, self._allowed)))
-            errors = [] if text in self._known else self._validated(parsed, text)
+            errors = [] if text in self._valid else self._validated(parsed, text)
         except GraphQLError as error:
             errors = [error]
-        self._remember(text, tuple([_bare(error, text) for error in errors]) or None)
         if errors:
+            _remember(self._refused, text, [_bare(error, text) for error in errors], limits.CACHED_REFUSALS)
             raise Refused(errors)
+        _remember(self._valid, text, None, limits.CACHED_DOCUMENTS)
         return document
 
     def errors(self, text: str) -> Sequence[GraphQLError]:
@@ -98,13 +100,8 @@ class Documents:
         if weight is not None:
             limits.check_variables(weight, variables, self._allowed)
 
-    def _validated(self, parsed: DocumentNode, text: str) -> Sequence[GraphQLError]:
+    def _validated(self, parsed: DocumentNode, text: str) -> list[GraphQLError]:
         return validate(self._schema, parsed, rules_for(text), MOST_ERRORS, hide_suggestions=not self._allowed.suggestions)
-
-    def _remember(self, text: str, refused: tuple[GraphQLError, ...] | None) -> None:
-        self._known[text] = refused
-        if len(self._known) > limits.CACHED_DOCUMENTS:
-            self._known.popitem(last=False)
 
     def _parse(self, text: str) -> DocumentNode:
         most = self._allowed.tokens
@@ -143,6 +140,12 @@ class Checked(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         self.execution_context.pre_execution_errors = []
         yield
+
+
+def _remember(known: OrderedDict[str, _T], text: str, what: _T, most: int) -> None:
+    known[text] = what
+    if len(known) > most:
+        known.popitem(last=False)
 
 
 def _unlink(document: DocumentNode) -> None:

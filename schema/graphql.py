@@ -2,10 +2,12 @@
 
 import asyncio
 import operator
+import time
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from functools import partial
 from typing import Annotated, Any, NewType, TypeVar
 
 import msgspec
@@ -37,6 +39,8 @@ SCALARS: dict[object, ScalarDefinition] = {
 
 Values = Mapping[str, object]
 _T = TypeVar("_T")
+# times as long as it has worked, the thread that reads new documents rests before it reads another
+RESTS = 9
 
 
 class Reading:
@@ -94,7 +98,8 @@ class ViewSchema(strawberry.Schema):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # who sends one new document after another keeps others with new ones waiting, and nobody else
-        self._reader = ThreadPoolExecutor(1, "documents")
+        self._thread = ThreadPoolExecutor(1, "documents")
+        self._rests_until = 0.0
 
     async def planned(
         self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None
@@ -103,7 +108,7 @@ class ViewSchema(strawberry.Schema):
         try:
             plan = self.plans.known(text, operation)
         except UnlearntError:
-            plans = await self._apart(self.plans.learn, text)
+            plans = await self._apart(partial(self.plans.learn, text))
             self.plans.remember(text, plans)
             plan = plans.get(operation)
         bound = plan.bind(variables) if plan else None
@@ -120,17 +125,31 @@ class ViewSchema(strawberry.Schema):
     async def executed(self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None) -> ExecutionResult:
         """The operation's answer by Strawberry's executor. Raises CannotGetOperationTypeError where there is no such operation."""
         try:
-            reading.document = await self._apart(self.documents.read, text)
+            reading.document = await self._apart(partial(self.documents.read, text))
             self.documents.check(reading.document, operation, variables)
         except Refused as refused:
             return PreExecutionError(None, [*refused.errors])
         except GraphQLError as error:
             return PreExecutionError(None, [error])
+        weight = reading.document.weight(operation)
+        if weight and weight.introspections and not weight.rows and not weight.lists:
+            # it asks nobody, and may tell all of the schema
+            return await self._apart(partial(self.execute_sync, text, dict(variables), reading, operation_name=operation))
         return await self.execute(text, dict(variables), reading, operation_name=operation)
 
-    async def _apart(self, read: Callable[[str], _T], text: str) -> _T:
+    async def _apart(self, work: Callable[[], _T]) -> _T:
         """What takes a while, in the one thread for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._reader, read, text)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._paced, work)
+
+    def _paced(self, work: Callable[[], _T]) -> _T:
+        """Of that thread's time, as all threads share Python's lock: what took long is rested from, before the next."""
+        time.sleep(max(0.0, self._rests_until - time.monotonic()))
+        began = time.monotonic()
+        try:
+            return work()
+        finally:
+            ended = time.monotonic()
+            self._rests_until = ended + RESTS * (ended - began)
 
     def explained(self, text: str, variables: Mapping[str, Any], operation: str | None = None) -> Mapping[str, Any] | None:
         """What the operation's plan reads, as JSON has it. None: no plan answers it."""

@@ -13,7 +13,11 @@ MOST_ROWS = 1_000
 MOST_TOKENS = 500
 # each may be answered with all of the schema, which no plan does
 MOST_INTROSPECTIONS = 4
+# of what clients ask for, by their names and by none
+CACHED_PLANS = 2_048
 CACHED_DOCUMENTS = 1_024
+# of documents that are refused, the errors
+CACHED_REFUSALS = 128
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,7 @@ class Reference(NamedTuple):
     name: str
 
 
-Given = Reference | str | list["Given"]
+Given = Reference | str | tuple["Given", ...]
 
 
 class Chosen(NamedTuple):
@@ -91,7 +91,7 @@ class Plain:
             limits.check_weights([operation.weight], self._allowed)
         except (_NotPlainError, IndexError, GraphQLError):
             return None
-        lists = [len(one.given) for one in operation.roots if isinstance(one.given, list)]
+        lists = [len(one.given) for one in operation.roots if type(one.given) is tuple]
         return operation if max(lists, default=0) <= self._allowed.ids else None
 
 
@@ -187,7 +187,7 @@ class _Reader:
             while self._tokens[self._at + 1] != "]":
                 items.append(self._given(ITEMS[type_]))
             self._at += 1
-            return items
+            return tuple(items)
         if found.startswith('"'):
             return found[1:-1]
         _expect(type_ == "ID!" and (found.isdigit() or found.startswith("-")))
@@ -200,7 +200,7 @@ class _Reader:
             if isinstance(one.given, Reference):
                 lists[one.given.name] = lists.get(one.given.name, 0) + 1
             elif one.fields:
-                rows += len(one.given) if isinstance(one.given, list) else 1
+                rows += len(one.given) if type(one.given) is tuple else 1
         selections = len(roots) + sum([len(one.fields) for one in roots])
         depth = 2 if any(one.fields for one in roots) else 1
         return Weight(depth, self._aliases, len(roots), 0, selections, rows, lists=lists)

@@ -117,29 +117,28 @@ class Bound:
 class Plan:
     """One operation of a valid document. weight and allowed: what its variables may add.
 
-    switches: the variables on which its directives hang. shapes: how they leave it, by their values; None where that has a field that no
-    plan answers.
+    switches: the variables on which its directives hang. shape: how their values leave it, None where it has a field that no plan answers.
     """
 
     def __init__(
         self,
         variables: Sequence[Variable],
         switches: Sequence[str],
-        shapes: Mapping[tuple[bool, ...], Shape | None],
+        shape: Callable[..., Shape | None],
         key_type: type,
         weight: Weight,
         allowed: Limits,
     ) -> None:
         self._variables, self._switches, self._key_type = variables, switches, key_type
         self._weight, self._allowed = weight, allowed
-        self._shapes = shapes
+        self._shape = shape
 
     def bind(self, variables: Values) -> Bound | None:
         """variables: as they came. None: the executor has to look at them."""
         try:
             limits.check_variables(self._weight, variables, self._allowed)
             values = self._coerced(variables)
-            shape = self._shapes.get(tuple([values[name] for name in self._switches]))
+            shape = self._shape(*[values[name] for name in self._switches])
             if shape is None:
                 return None
             if shape.is_one:

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schema import limits
-from schema.compile import _given
 from schema.plain import Chosen, Plain
+from schema.selections import _given
 from schema.weighing import weigh
 from tests.request.documents import Asked, requests
 from tests.request.test_plans import CUSTOMER, CUSTOMERS, SCHEMA, USER

@@ -91,7 +91,7 @@ async def test_what_was_read_or_failed_is_not_asked_for_again_by_the_executor(er
 
 
 async def test_documents_are_compiled_once_and_those_asked_for_last_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(limits, "CACHED_DOCUMENTS", 2)
+    monkeypatch.setattr(limits, "CACHED_PLANS", 2)
     plans = graphql.build(DEFINITION).plans
     one, other, third, wrong = "{ __typename }", "{ a: __typename }", "{ b: __typename }", "{ nosuch }"
     for text in (one, one, other, third, one):
