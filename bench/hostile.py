@@ -12,7 +12,7 @@ from bench.closed_loop import body, is_whole, request
 
 DRIPPING, UNREAD = 150, 20
 # the bodies that cost most at their first time (bench/attacks.py), each in a text that the gateway has never seen
-WORST = ("one user, its field often", "operations", "fragments", "near names", "directives", "inline fragments")
+WORST = ("introspection", "one user, its field often", "operations", "fragments", "near names", "directives", "inline fragments")
 EVERYTHING = "query ($ids: [ID!]!) { users(ids: $ids) { id username name description location webPageUrl joinedAt profileImageUrl } }"
 
 

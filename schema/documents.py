@@ -68,7 +68,7 @@ class Documents:
         self._refused: OrderedDict[str, Sequence[GraphQLError]] = OrderedDict()
 
     def read(self, text: str) -> Document:
-        """Raises Refused. It may take ten milliseconds, and may be called by any one thread at a time."""
+        """Raises Refused. Of a text that is not known it may take ten milliseconds. Any thread may call it."""
         if refused := self._refused.get(text):
             raise Refused([error.with_traceback(None) for error in refused])
         try:
@@ -82,6 +82,10 @@ class Documents:
             raise Refused(errors)
         _remember(self._valid, text, None, limits.CACHED_DOCUMENTS)
         return document
+
+    def knows(self, text: str) -> bool:
+        """Whether it is known of a text if it may be executed; then `read` costs its parsing at most."""
+        return text in self._valid or text in self._refused
 
     def errors(self, text: str) -> Sequence[GraphQLError]:
         """Why a text must not be executed, whatever its variables."""

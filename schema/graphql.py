@@ -2,13 +2,11 @@
 
 import asyncio
 import operator
-import time
 import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from typing import Annotated, Any, NewType, TypeVar
+from typing import Annotated, Any, NewType
 
 import msgspec
 import strawberry
@@ -28,6 +26,7 @@ from schema.documents import Checked, Document, Documents, Refused
 from schema.fields import Count
 from schema.limits import Limits
 from schema.loader import Loader, LoadError, Read, Row, Rows, load_after
+from schema.pacing import PacedThread
 from schema.plan import RootField
 from schema.positions import Token
 
@@ -38,9 +37,6 @@ SCALARS: dict[object, ScalarDefinition] = {
 }
 
 Values = Mapping[str, object]
-_T = TypeVar("_T")
-# times as long as it has worked, the thread that reads new documents rests before it reads another
-RESTS = 9
 
 
 class Reading:
@@ -98,8 +94,7 @@ class ViewSchema(strawberry.Schema):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         # who sends one new document after another keeps others with new ones waiting, and nobody else
-        self._thread = ThreadPoolExecutor(1, "documents")
-        self._rests_until = 0.0
+        self._apart = PacedThread()
 
     async def planned(
         self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None
@@ -108,7 +103,7 @@ class ViewSchema(strawberry.Schema):
         try:
             plan = self.plans.known(text, operation)
         except UnlearntError:
-            plans = await self._apart(partial(self.plans.learn, text))
+            plans = await self._apart.run(partial(self.plans.learn, text))
             self.plans.remember(text, plans)
             plan = plans.get(operation)
         bound = plan.bind(variables) if plan else None
@@ -125,7 +120,8 @@ class ViewSchema(strawberry.Schema):
     async def executed(self, text: str, variables: Mapping[str, Any], reading: Reading, operation: str | None = None) -> ExecutionResult:
         """The operation's answer by Strawberry's executor. Raises CannotGetOperationTypeError where there is no such operation."""
         try:
-            reading.document = await self._apart(partial(self.documents.read, text))
+            read = partial(self.documents.read, text)
+            reading.document = read() if self.documents.knows(text) else await self._apart.run(read)
             self.documents.check(reading.document, operation, variables)
         except Refused as refused:
             return PreExecutionError(None, [*refused.errors])
@@ -134,22 +130,8 @@ class ViewSchema(strawberry.Schema):
         weight = reading.document.weight(operation)
         if weight and weight.introspections and not weight.rows and not weight.lists:
             # it asks nobody, and may tell all of the schema
-            return await self._apart(partial(self.execute_sync, text, dict(variables), reading, operation_name=operation))
+            return await self._apart.run(partial(self.execute_sync, text, dict(variables), reading, operation_name=operation))
         return await self.execute(text, dict(variables), reading, operation_name=operation)
-
-    async def _apart(self, work: Callable[[], _T]) -> _T:
-        """What takes a while, in the one thread for it."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._paced, work)
-
-    def _paced(self, work: Callable[[], _T]) -> _T:
-        """Of that thread's time, as all threads share Python's lock: what took long is rested from, before the next."""
-        time.sleep(max(0.0, self._rests_until - time.monotonic()))
-        began = time.monotonic()
-        try:
-            return work()
-        finally:
-            ended = time.monotonic()
-            self._rests_until = ended + RESTS * (ended - began)
 
     def explained(self, text: str, variables: Mapping[str, Any], operation: str | None = None) -> Mapping[str, Any] | None:
         """What the operation's plan reads, as JSON has it. None: no plan answers it."""

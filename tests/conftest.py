@@ -16,6 +16,7 @@ from demo.servers.account import scratch
 from demo.servers.connect import Connect
 from demo.servers.process import ServerError
 from demo.servers.server import MissingError, Server
+from schema import pacing
 from tests.request.arranged import USERS, View, write_tables
 from tests.road import make_database
 
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _runs_commands(item: pytest.Item) -> bool:
     """Those of the commands that wait for something run `viewgate` in processes of its own: too slow for `make check`."""
     return item.path.parent.name == "commands" and inspect.iscoroutinefunction(getattr(item, "function", None))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def unpaced() -> Iterator[None]:
+    """Tests send new documents all the time, and wait for none."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pacing, "SHARE", 1000.0)
+        yield
 
 
 @pytest.fixture(scope="session")

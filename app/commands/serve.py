@@ -29,7 +29,7 @@ LINGER_SECONDS, LOOK_SECONDS = 6.0, 0.05
 # longer than what is before a gateway keeps a connection: who closes first never closes under a request
 KEEP_ALIVE_SECONDS = 75
 # of Python's threads
-SWITCH_SECONDS = 0.0002
+SWITCH_SECONDS = 0.0001
 
 
 def serve(
