@@ -24,6 +24,7 @@ Command = tuple[str, ...]
 Done = Callable[[list[Any] | Exception], None]
 # of commands whose replies are awaited: more than Redis answers in a second are too many
 MOST_AWAITED = 50_000
+STALL_SECONDS = 0.1
 
 
 class _Asked:
@@ -121,7 +122,11 @@ class _Link(asyncio.Protocol):
     def _look(self) -> None:
         """Whether the oldest has waited too long: then nobody behind it will be answered any sooner."""
         self._timer = None
-        if self._waiting and self._waiting[0].until <= self._loop.time():
+        now = self._loop.time()
+        if self._waiting and now - self._waiting[0].until > STALL_SECONDS:
+            # the loop has stood still, and what Redis has answered meanwhile is not read yet
+            self._waiting[0].until = now + STALL_SECONDS
+        if self._waiting and self._waiting[0].until <= now:
             self._abort(RedisTimeoutError(f"Redis has not answered for {self._seconds:g} s"))
         elif self._waiting:
             self._timer = self._loop.call_at(self._waiting[0].until, self._look)

@@ -37,7 +37,8 @@ from demo.servers.process import NotReadyError, free_port, until
 from demo.servers.server import Server
 
 RATE = 1_000
-READ_CORE, MESSAGE_CORE = 0, 1
+CORES = sorted(os.sched_getaffinity(0))
+READ_CORE, MESSAGE_CORE = CORES[0], CORES[-1]
 BESIDE = {
     "nothing": "nothing beside it",
     "changes": f"{RATE:,} changes/s beside it",
@@ -169,9 +170,8 @@ def _show(found: Mapping[str, Sequence[Found]], about: str, rounds: int, seconds
     console.print(table)
     for key, most in (GOALS | LEVEL).items():
         is_ = told["changes"][key]
-        console.print(
-            f"- {'Goal' if key in GOALS else 'Service level'}: {key} below {most:g} ms beside the changes; it is {is_:.2f}: {_met(is_ < most)}."
-        )
+        what = "Goal" if key in GOALS else "Service level"
+        console.print(f"- {what}: {key} below {most:g} ms beside the changes; it is {is_:.2f}: {_met(is_ < most)}.")
     for name in ("slow", "hostile"):
         times = told[name]["p99"] / told["changes"]["p99"]
         console.print(f"- Goal: {BESIDE[name]}: p99 at most {MOST_TIMES:g} x; it is {times:.2f}: {_met(times <= MOST_TIMES)}.")

@@ -44,7 +44,10 @@ CACHE = Path(__file__).parents[1] / ".cache"
 LOAD_CORE = 1
 LISTED, AT_ONCE = 50, 1_000
 NODE = ("mercurius-jit", "mercurius", "apollo", "yoga")
-PYTHON = ("strawberry", "strawberry-caches", "ariadne", "uvicorn")
+PYTHON = ("strawberry", "strawberry-caches", "ariadne", "uvicorn", "uvicorn-asgi", "granian-asgi", "granian-bare")
+# say nothing of the other queries that they do not say of one user
+ONE_QUERY = ("uvicorn-asgi", "granian-asgi", "granian-bare")
+LIMITS = ("uvicorn", "granian-bare")
 WHAT = {
     OURS: "all its defences on",
     "mercurius-jit": "Mercurius with JIT, Fastify",
@@ -55,6 +58,9 @@ WHAT = {
     "strawberry-caches": "with ParserCache and ValidationCache",
     "ariadne": "Ariadne, uvicorn",
     "uvicorn": "limit: the same bytes, read from nowhere",
+    "uvicorn-asgi": "this gateway without its short road, uvicorn",
+    "granian-asgi": "this gateway without its short road, granian",
+    "granian-bare": "limit: the same bytes, granian",
     "redis": "limit: the same HMGETs, without HTTP",
 }
 # query, contender: ours is to be at least so many times that
@@ -119,6 +125,7 @@ def main(
 async def measure(users: int, rounds: int, seconds: float) -> tuple[Sequence[Turn], str]:
     """Raises AnswersDiffer, MissingError where Node or the peers cannot be had."""
     await environment.prepare("ariadne", print)
+    await environment.prepare("granian", print)
     package = await node.prepare(print)
     with scratch() as folder:
         async with (
@@ -147,6 +154,8 @@ async def _round(ports: Mapping[str, int], address: str, users: int, seconds: fl
     turns = []
     for query in ("user", "users", "unseen"):
         for name, port in ports.items():
+            if name in ONE_QUERY and query != "user":
+                continue
             next_: Callable[[], bytes] = getattr(Asking(users), query)
             await load(port, lambda next_=next_: request(next_()), seconds / 5)  # type: ignore[misc]  # mypy infers no default
             found = await load(port, lambda next_=next_: request(next_()), seconds)  # type: ignore[misc]
@@ -201,7 +210,7 @@ async def _check(ports: Mapping[str, int], users: int) -> None:
     """Raises AnswersDiffer."""
     asking = Asking(users * 2)  # half of them do not exist
     for asked in [asking.user() for _ in range(40)] + [asking.users() for _ in range(5)] + [asking.unseen()]:
-        answers = {name: msgspec.json.decode(await answer(port, asked)) for name, port in ports.items() if name != "uvicorn"}
+        answers = {name: msgspec.json.decode(await answer(port, asked)) for name, port in ports.items() if name not in LIMITS}
         wrong = [name for name, found in answers.items() if found.get("data") != answers[OURS]["data"] or "errors" in found]
         if wrong:
             raise AnswersDiffer(f"{wrong[0]} says {answers[wrong[0]]!r}, viewgate {answers[OURS]!r}")

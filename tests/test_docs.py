@@ -152,5 +152,5 @@ def test_every_test_that_contributing_names_exists() -> None:
 
 def test_the_line_counts_of_the_roads_are_about_right() -> None:
     rows = re.findall(r"^\| `([\w/.]+)` \| (\d+) \|", (HOUSE / "docs" / "how-it-works.md").read_text(), re.MULTILINE)
-    assert len(rows) == 24
+    assert len(rows) == 30
     assert [path for path, lines in rows if abs(len((HOUSE / path).read_text().splitlines()) - int(lines)) > 30] == []

@@ -5,12 +5,13 @@ Each over the view's own hashes, as its documentation has it; they run in the be
 
 import asyncio
 import json
+import os
 import sys
 import zlib
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import strawberry
 import uvicorn
@@ -23,6 +24,9 @@ from strawberry.extensions import ParserCache, ValidationCache
 
 # of Redis: each row is read by a command of its own, as a resolver does it
 MOST = 1_000
+CONFIG = "BENCH_CONFIG"
+UVICORN = ("--http", "httptools", "--loop", "uvloop", "--lifespan", "on", "--no-access-log", "--log-level", "warning")
+GRANIAN = ("--interface", "asgi", "--loop", "uvloop", "--no-ws", "--log-level", "warning")
 
 
 class Rows:
@@ -118,7 +122,17 @@ def constant(body: bytes) -> Any:
     return app
 
 
+def by_name(which: str, port: str, path: str) -> NoReturn:
+    """Becomes a server that is told the name of its app, of read_asgi.py: `uvicorn-asgi`, `granian-asgi`, `granian-bare`."""
+    server, _, app = which.partition("-")
+    options = {"uvicorn": UVICORN, "granian": GRANIAN}[server]
+    os.environ[CONFIG] = path
+    os.execv(sys.executable, (sys.executable, "-m", server, *options, "--port", port, f"bench.peers.read_asgi:{app}"))  # noqa: S606
+
+
 def main(which: str, port: str, path: str) -> None:
+    if "-" in which and which.split("-", maxsplit=1)[0] in {"uvicorn", "granian"}:
+        by_name(which, port, path)
     config = json.loads(Path(path).read_text())
 
     async def serve() -> None:

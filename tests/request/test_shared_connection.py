@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import random
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import hiredis
 import pytest
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError, BusyLoadingError, MasterDownError, OutOfMemoryError, ReadOnlyError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app import shared_connection
@@ -246,3 +247,73 @@ async def test_a_gateway_reads_by_it(own: Server) -> None:
         assert clients.send is not None
         assert await clients.send([("PING",)]) == [b"PONG"]
         assert isinstance(clients.redis, Redis)
+
+
+async def test_a_loop_that_stood_still_reads_what_was_answered_meanwhile(own: Server) -> None:
+    opened = Opened(own.address, seconds=0.3)
+    await opened.write()
+    await opened.ask(0)
+    waiting = asyncio.create_task(opened.ask(1))
+    # it is written at the end of this tick
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    time.sleep(0.8)  # noqa: ASYNC251 - that is the case
+    await waiting
+    await opened.client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("reply", "error"),
+    [
+        ("LOADING Redis is loading the dataset in memory", BusyLoadingError),
+        ("READONLY You can't write against a read only replica.", ReadOnlyError),
+        ("MASTERDOWN Link with MASTER is down", MasterDownError),
+        ("NOAUTH Authentication required.", AuthenticationError),
+        ("OOM command not allowed", OutOfMemoryError),
+    ],
+)
+async def test_a_refusal_is_its_own_error_and_only_of_who_asked(opened: Opened, reply: str, error: type[Exception]) -> None:
+    refusal = asyncio.create_task(opened.shared.ask([("EVAL", f'return redis.error_reply("{reply}")', "0")]))
+    others = [asyncio.create_task(opened.ask(number)) for number in range(20)]
+    with pytest.raises(error):
+        await refusal
+    await asyncio.gather(*others)
+
+
+async def test_a_reply_that_is_cut_short_is_nobodys(own: Server) -> None:
+    """By a proxy that ends the connection in the middle of the fifth reply."""
+    port = int(own.address.split(":")[2].split("/")[0])
+    cut = asyncio.Event()
+
+    async def between(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        its_reader, its_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def onwards() -> None:
+            while data := await reader.read(65536):
+                its_writer.write(data)
+
+        onward = asyncio.create_task(onwards())
+        while data := await its_reader.read(65536):
+            if cut.is_set() and b"\r\nv4\r\n" in data:
+                writer.write(data[: data.index(b"v4") + 1])
+                break
+            writer.write(data)
+        await writer.drain()
+        onward.cancel()
+        for one in (writer, its_writer):
+            one.close()
+
+    proxy = await asyncio.start_server(between, "127.0.0.1", 0)
+    async with proxy:
+        opened = Opened(f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}/0")
+        await opened.write()
+        await opened.ask(0)
+        cut.set()
+        found = await asyncio.gather(*[opened.ask(number) for number in range(10)], return_exceptions=True)
+        # those before it may be there; none has another's, which `ask` looks at
+        assert all(one is None for one in found[: [one is None for one in found].index(False)])
+        assert isinstance(found[4], RedisConnectionError)
+        assert all(isinstance(one, RedisConnectionError) for one in found[4:])
+        cut.clear()
+        await opened.ask(7)
+        await opened.client.aclose()

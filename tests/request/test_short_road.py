@@ -3,12 +3,16 @@
 import asyncio
 import gc
 import hashlib
+import math
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from types import FrameType
 from typing import Any
 
 import msgspec
 import pytest
+from redis.asyncio import Redis
 from starlette.applications import Starlette
 
 from app.endpoint.endpoint import Endpoint
@@ -17,10 +21,13 @@ from app.server import application
 from app.settings import Settings
 from app.short_road import ShortRoadProtocol
 from app.telemetry import GatewayMetrics
+from loaders.live import Live
+from loaders.view import ViewLoader
 from schema.loader import Read, Rows
 from tests.clients.running import served
-from tests.request.arranged import ADA, ADAS, DEFINITION, MemoryLoader
+from tests.request.arranged import ADA, ADAS, DEFINITION, MemoryLoader, View
 
+MOST_STEPS = 1_200
 HASH = hashlib.sha256(ADA.encode()).hexdigest()
 EVERYTHING = "{ users(ids: %s) { id username name joinedAt profileImageUrl tweetCount } }"
 
@@ -229,3 +236,51 @@ async def test_a_mistake_of_ours_on_the_short_road_is_one_of_the_whole_road(url:
     assert b"secret" not in body
     monkeypatch.undo()
     assert (await asked(url, posted({"query": ADA})))[0][2] == msgspec.json.encode(ADAS)
+
+
+def test_a_read_costs_so_many_steps_of_python() -> None:
+    """A count and not a time: from the body to the lines and the body of the answer, Redis left out."""
+    replies: list[Callable[[list[Any]], None]] = []
+
+    def begin(packed: bytes, count: int, done: Callable[[Any], None]) -> bool:
+        replies.append(done)
+        return True
+
+    loader = ViewLoader(Redis(), DEFINITION, begin=begin)
+    record = View(Redis()).record
+    loader._live, loader._watch_at = Live.of(DEFINITION, record, (b"live",)), math.inf
+    short = gateway(loader).state.short
+    body = msgspec.json.encode(
+        {"query": "query ($id: ID!) { user(id: $id) { id username name tweetCount likeCount } }", "variables": {"id": "5"}}
+    )
+    answers: list[Any] = []
+
+    def read() -> None:
+        assert short.begin({b"content-type": b"application/json", b"accept": b"*/*"}, body, answers.append)
+        replies.pop()([[b"code_5", b"code_5", b"Five", b"12", b"3"]])
+
+    read()
+    steps = opcodes(read)
+    answer = b'{"data":{"user":{"id":"5","username":"code_5","name":"Five","tweetCount":12,"likeCount":3}}}'
+    assert [told[1] for told in answers] == [answer] * 2
+    # 900 to 1,000 by Python's version
+    assert steps < MOST_STEPS, f"a read takes {steps} steps"
+
+
+def opcodes(run: Callable[[], None]) -> int:
+    """How many instructions of Python it takes."""
+    count = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += event == "opcode"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return count
