@@ -7,15 +7,12 @@ import msgspec
 import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from app import errors, headers
+from app import cors, errors
 from app.clients import Clients, open_clients
-from app.endpoint.asked import PREFLIGHT
 from app.endpoint.documents import Named, read_manifest
 from app.endpoint.endpoint import Endpoint, Loaders
 from app.endpoint.short import Short
@@ -86,17 +83,11 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
         Route("/metrics", exposed),
         *(pages.routes() if pages else ()),
     ]
-    app = Starlette(routes=routes, middleware=_cors(settings.cors_origins), exception_handlers={Exception: _crashed, 404: _unknown})
+    app = Starlette(
+        routes=routes, middleware=cors.middleware(settings.cors_origins), exception_handlers={Exception: _crashed, 404: _unknown}
+    )
     app.state.short = Short(schema, loaders[settings.mode], documents, settings, metrics)
     return app
-
-
-def _cors(origins: str) -> list[Middleware]:
-    allowed = [origin.strip() for origin in origins.split(",") if origin.strip()]
-    if not allowed:
-        return []
-    told = [*headers.TOLD, "etag", "retry-after"]
-    return [Middleware(CORSMiddleware, allowed, ["GET", "HEAD", "POST"], ["content-type", *PREFLIGHT], expose_headers=told)]
 
 
 def _refusal(code: str, message: str, status: int) -> Response:

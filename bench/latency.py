@@ -27,6 +27,7 @@ from bench.freshness import CACHE, DEFINITION, PARTITIONS, USERS
 from bench.hostile import hostile, slow
 from bench.machine import machine, versions
 from bench.open_loop import Found
+from bench.picture import Line, log_log
 from bench.probes import PROBED, Traffic
 from demo import seed
 from demo.publish import Publisher, record
@@ -45,6 +46,7 @@ BESIDE = {
     "slow": "and 170 clients that send or read slowly",
     "hostile": "and one that sends the worst documents",
 }
+LABELS = {"nothing": "alone", "changes": "changes", "slow": "slow", "hostile": "hostile"}
 # milliseconds; and how many times a read's p99 may be what it is without the clients that mean no good
 GOALS = {"p99": 2.0, "p99.9": 10.0}
 LEVEL = {"p95": 5.0, "max": 10.0}
@@ -54,6 +56,7 @@ MOST_TIMES = 2.0
 def main(
     quick: Annotated[bool, typer.Option(help="One round of two seconds each: a look, not a judgement.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw the curves, as SVG.")] = None,
 ) -> None:
     """Measure how long reads take."""
     rounds, seconds = (1, 2) if quick else (5, 10)
@@ -64,6 +67,8 @@ def main(
         told = {name: figures(rounds_) | {"rounds": [figures([one]) for one in rounds_]} for name, rounds_ in found.items()}
         curves = {name: curve(rounds_) for name, rounds_ in found.items()}
         json.write_bytes(msgspec.json.format(msgspec.json.encode({"about": about, "figures": told, "curves": curves}), indent=2) + b"\n")
+    if picture:
+        picture.write_text(drawn({name: curve(rounds_) for name, rounds_ in found.items()}))
 
 
 async def measure(rounds: int, seconds: int) -> tuple[Mapping[str, Sequence[Found]], Sequence[str]]:
@@ -149,10 +154,15 @@ def figures(rounds: Sequence[Found]) -> dict[str, Any]:
 
 
 def curve(rounds: Sequence[Found]) -> list[tuple[float, float]]:
-    """One of so many reads takes at least so long (ms): for 1, 2, 5, 10 … of them."""
+    """One of so many reads takes at least so long (ms): for 2, 10, 100 … of them."""
     ms = sorted((one for found in rounds for one in found.ms), reverse=True)
-    steps = [step * 10**power for power in range(6) for step in (1, 2, 5)]
-    return [(step, round(ms[max(0, len(ms) // step - 1)], 3)) for step in steps if step <= len(ms)]
+    steps = [2, *(10**power for power in range(1, 7))]
+    return [(step, round(ms[len(ms) // step - 1], 3)) for step in steps if step <= len(ms)]
+
+
+def drawn(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    lines = [Line(LABELS[name], points, told=name == "changes") for name, points in curves.items()]
+    return log_log(f"Reads at {RATE:,}/s: how long the slowest of so many take", "reads, one of which takes at least so long", "ms", lines)
 
 
 def _show(found: Mapping[str, Sequence[Found]], about: str, rounds: int, seconds: int) -> None:

@@ -33,6 +33,7 @@ from bench.closed_loop import CONNECTIONS, Load, answer, body, load, request
 from bench.machine import machine, versions
 from bench.memory import Writer, demo_users, live_generation
 from bench.peers import environment, node
+from bench.picture import bars
 from bench.read_servers import DEFINITION, FIELDS, OURS, SERVER_CORE, layout_told, server
 from demo.servers import redis as redis_server
 from demo.servers.account import scratch
@@ -111,6 +112,7 @@ class Asking:
 def main(
     quick: Annotated[bool, typer.Option(help="2,000 users, short turns: a look, not a judgement.")] = False,
     json: Annotated[Path | None, typer.Option(help="Where to write the figures.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Where to draw those of one user, as SVG.")] = None,
 ) -> None:
     """Measure GraphQL reads."""
     os.sched_setaffinity(0, {LOAD_CORE})
@@ -120,6 +122,8 @@ def main(
     if json:
         figures = {"about": about, "users": users, "turns": [asdict(turn) for turn in turns]}
         json.write_bytes(msgspec.json.format(msgspec.json.encode(figures), indent=2))
+    if picture:
+        picture.write_text(drawn(turns))
 
 
 async def measure(users: int, rounds: int, seconds: float) -> tuple[Sequence[Turn], str]:
@@ -214,6 +218,14 @@ async def _check(ports: Mapping[str, int], users: int) -> None:
         wrong = [name for name, found in answers.items() if found.get("data") != answers[OURS]["data"] or "errors" in found]
         if wrong:
             raise AnswersDiffer(f"{wrong[0]} says {answers[wrong[0]]!r}, viewgate {answers[OURS]!r}")
+
+
+def drawn(turns: Sequence[Turn]) -> str:
+    """One user: a bar for each server, the fastest first, without the limits."""
+    names = [name for name in dict.fromkeys(turn.server for turn in turns) if not WHAT[name].startswith("limit")]
+    values = {name: statistics.median(rates(turns, "user", name)) for name in names}
+    fastest = dict(sorted(values.items(), key=lambda value: -value[1]))
+    return bars("One user, 8 fields: requests a second of one core", "/s", fastest, OURS)
 
 
 def rates(turns: Sequence[Turn], query: str, server: str) -> list[float]:

@@ -5,6 +5,7 @@ import sys
 from asyncio import create_subprocess_exec
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -14,7 +15,7 @@ from bench.open_loop import Found
 
 async def test_it_measures_reads_beside_each_kind_of_others(tmp_path: Path, redis_at: object) -> None:
     path = tmp_path / "figures.json"
-    argv = (sys.executable, "-m", "bench.latency", "--quick", "--json", str(path))
+    argv = (sys.executable, "-m", "bench.latency", "--quick", "--json", str(path), "--picture", str(tmp_path / "curve.svg"))
     process = await create_subprocess_exec(*argv, stdout=PIPE, stderr=STDOUT)
     said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()
@@ -22,6 +23,8 @@ async def test_it_measures_reads_beside_each_kind_of_others(tmp_path: Path, redi
     assert {name: of["reads"] for name, of in told["figures"].items()} == dict.fromkeys(latency.BESIDE, 2_000)
     for of in told["figures"].values():
         assert 0 < of["p50"] <= of["p95"] <= of["p99"] <= of["p99.9"] <= of["max"]
+    circles = list(ElementTree.parse(tmp_path / "curve.svg").iter("{http://www.w3.org/2000/svg}circle"))
+    assert len(circles) == sum(len(points) for points in told["curves"].values()) == 16
     assert "Goal: p99 below 2 ms" in said.decode()
 
 
@@ -30,5 +33,4 @@ def test_percentiles_are_of_all_rounds_together() -> None:
     told = latency.figures(rounds)
     assert (told["reads"], told["p50"], told["p99"], told["max"]) == (1_999, 1.0, 1.0, 70.0)
     assert told["p99.9"] == pytest.approx(50.0, abs=0.5)
-    assert latency.curve(rounds)[:2] == [(1, 1.0), (2, 1.0)]
-    assert latency.curve(rounds)[-1] == (1000, 70.0)
+    assert latency.curve(rounds) == [(2, 1.0), (10, 1.0), (100, 1.0), (1000, 70.0)]

@@ -1,6 +1,7 @@
 """The bench of reads: its client, and what it makes of the figures."""
 
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -25,6 +26,15 @@ def test_a_goal_is_held_against_the_median_of_all_rounds() -> None:
     turns += [turn(query, OURS, rate) for query in ("user", "users", "unseen") for rate in (1, 250, 9_000)]
     assert {ratio for *_, ratio in goals(turns)} == {2.5}
     assert [(query, peer, wanted) for query, peer, wanted, _ in goals(turns)] == [(*at, wanted) for at, wanted in reads.GOALS.items()]
+
+
+def test_the_picture_has_a_bar_for_each_server_the_fastest_first_and_none_for_a_limit() -> None:
+    turns = [turn("user", server, rate) for server, rate in (("mercurius", 100.0), (OURS, 200.0), ("uvicorn", 900.0), ("apollo", 50.0))]
+    root = ElementTree.fromstring(reads.drawn(turns))
+    texts = [text.text for text in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts[1::2] == [OURS, "mercurius", "apollo"]
+    widths = [float(bar.attrib["width"]) for bar in root.iter("{http://www.w3.org/2000/svg}rect")][1:]
+    assert widths == [widths[0], widths[0] / 2, widths[0] / 4]
 
 
 def test_every_text_of_unseen_is_another_and_ids_come_from_the_seed() -> None:

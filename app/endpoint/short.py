@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from app import headers
+from app import cors, headers
 from app.accept import JSON, encoding, media_type
 from app.endpoint.answer import ENCODINGS, PAYS_BYTES, content_type, packed
 from app.endpoint.asked import Asked, Head, posted
@@ -22,7 +22,7 @@ from schema.plan import Bound
 Done = Callable[[tuple[bytes, bytes] | None], None]
 TYPE = JSON.encode()
 # ask for more than the plain answer
-MORE = frozenset(name.encode() for name in (*headers.ASKED, "origin", "expect", "upgrade", "content-encoding", "transfer-encoding"))
+MORE = frozenset(name.encode() for name in (*headers.ASKED, "expect", "upgrade", "content-encoding", "transfer-encoding"))
 
 
 class Short:
@@ -33,6 +33,7 @@ class Short:
         # who asks how often is counted on the whole road
         self._loader = loader if isinstance(loader, ImmediateLoader) and not settings.rate_limit else None
         self._metrics = metrics
+        self._cors = cors.lines(settings.cors_origins)
         self._lines: tuple[str, str | None, int, bytes] = "", None, -1, b""
 
     def begin(self, head: Head, text: bytes, done: Done) -> bool:
@@ -53,10 +54,9 @@ class Short:
             return False
         if bound is None or not bound.reads:
             return False
-        accepted = head.get(b"accept-encoding", b"").decode("latin-1")
-        return self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, accepted, done))
+        return self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, head, done))
 
-    def _read(self, started: float, asked: Asked, bound: Bound, media: str, accepted: str, done: Done, rows: Rows | None) -> None:
+    def _read(self, started: float, asked: Asked, bound: Bound, media: str, head: Head, done: Done, rows: Rows | None) -> None:
         try:
             data = bound.render(rows.rows) if rows else None
         except Exception:  # noqa: BLE001 - as before
@@ -66,8 +66,8 @@ class Short:
             return
         if asked.extensions:
             self._documents.keep(asked)
-        body, lines = b'{"data":%b}' % data, self._head(media, rows)
-        if len(body) >= PAYS_BYTES and (name := encoding(accepted, ENCODINGS)) is not None:
+        body, lines = b'{"data":%b}' % data, self._head(media, rows) + self._cors(head.get(b"origin"))
+        if len(body) >= PAYS_BYTES and (name := encoding(head.get(b"accept-encoding", b"").decode("latin-1"), ENCODINGS)) is not None:
             body, lines = packed(name, body), b"%bcontent-encoding: %b\r\n" % (lines, name.encode())
         self._metrics.operated("plan")
         self._metrics.answered(rows.mode, "ok", time.perf_counter() - started)

@@ -125,6 +125,21 @@ async def test_an_answer_is_that_of_the_whole_road(url: str, name: str, monkeypa
     assert [status for status, *_ in whole] == [b"HTTP/1.1 200 OK"] * len(whole)
 
 
+@pytest.mark.parametrize("origins", ["", "*", "https://a.example, https://b.example"])
+@pytest.mark.parametrize("line", ["x: y", "origin: https://a.example", "origin: https://c.example", "origin: null"])
+async def test_a_page_of_another_site_is_told_what_the_whole_road_tells_it(
+    origins: str, line: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = posted({"query": ADA}, line)
+    async with served(gateway(MemoryLoader(), cors_origins=origins)) as url:
+        found = await asked(url, request)
+        monkeypatch.setattr(Short, "begin", lambda *_: False)
+        assert await asked(url, request) == found
+    assert any(one.startswith(b"access-control-allow-origin") for one in found[0][1]) == (
+        (line.startswith("origin") and origins == "*") or ("a.example" in line and "a.example" in origins)
+    )
+
+
 UNUSUAL = {
     "an unknown user": (posted({"query": '{ user(id: "99") { id } }'}), b'{"data":{"user":null}}'),
     "an error": (posted({"query": "{ nothing }"}), b"GRAPHQL_VALIDATION_FAILED"),
