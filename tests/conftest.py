@@ -26,8 +26,14 @@ SERVERS = {"kafka_at", "redis_at", "postgres_at", "quick_cleaner", "cluster"}
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if SERVERS & set(getattr(item, "fixturenames", ())) or _runs_commands(item):
+        if SERVERS & set(getattr(item, "fixturenames", ())) or _runs_commands(item) or _listens(item):
             item.add_marker("servers")
+
+
+def _listens(item: pytest.Item) -> bool:
+    """The third run of the API's tests, over sockets, and what takes its time there: too slow for `make check` as well."""
+    params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+    return params.get("answered_by") == "short" or item.path.name == "test_connection_limits.py"
 
 
 def _runs_commands(item: pytest.Item) -> bool:
