@@ -60,10 +60,13 @@ class ShortRoadProtocol(LimitedProtocol):
             super().begin_request()
 
     def on_body(self, body: bytes) -> None:
+        if self._held:
+            # in chunks, of which there may be thousands
+            self._let_go()
         if self._held is None:
             super().on_body(body)
         else:
-            self._held += body
+            self._held = body
 
     def on_message_complete(self) -> None:
         if self._held is None:

@@ -50,28 +50,30 @@ class Short:
                 return False
             plan = self._plans.known(self._documents.text(asked), asked.operation_name)
             bound = plan.bind(asked.variables or {}) if plan else None
+            if bound is None or not bound.reads:
+                return False
+            return self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, head, done))
         except Exception:  # noqa: BLE001 - the whole road meets it again, and tells it
             return False
-        if bound is None or not bound.reads:
-            return False
-        return self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, head, done))
 
     def _read(self, started: float, asked: Asked, bound: Bound, media: str, head: Head, done: Done, rows: Rows | None) -> None:
+        answer = None
         try:
-            data = bound.render(rows.rows) if rows else None
+            if rows is not None and (data := bound.render(rows.rows)) is not None:
+                answer = self._answer(asked, media, head, rows, data)
+                self._metrics.operated("plan")
+                self._metrics.answered(rows.mode, "ok", time.perf_counter() - started)
         except Exception:  # noqa: BLE001 - as before
-            data = None
-        if rows is None or data is None:
-            done(None)
-            return
+            answer = None
+        done(answer)
+
+    def _answer(self, asked: Asked, media: str, head: Head, rows: Rows, data: bytes) -> tuple[bytes, bytes]:
         if asked.extensions:
             self._documents.keep(asked)
         body, lines = b'{"data":%b}' % data, self._head(media, rows) + self._cors(head.get(b"origin"))
         if len(body) >= PAYS_BYTES and (name := encoding(head.get(b"accept-encoding", b"").decode("latin-1"), ENCODINGS)) is not None:
             body, lines = packed(name, body), b"%bcontent-encoding: %b\r\n" % (lines, name.encode())
-        self._metrics.operated("plan")
-        self._metrics.answered(rows.mode, "ok", time.perf_counter() - started)
-        done((lines, body))
+        return lines, body
 
     def _head(self, media: str, rows: Rows) -> bytes:
         """Changes once a second, with what the rows are as of."""

@@ -241,6 +241,17 @@ async def test_a_server_that_ends_tells_so_in_the_answer_it_still_owes() -> None
         assert await connection.ended()
 
 
+async def test_a_mistake_of_the_short_road_alone_costs_nobody_an_answer(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*_: Any) -> None:
+        raise ZeroDivisionError("secret of ours")
+
+    for name in ("_answer", "_head"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Short, name, crash)
+            ((status, _, body),) = await asked(url, posted({"query": ADA}))
+            assert (status, body) == (b"HTTP/1.1 200 OK", msgspec.json.encode(ADAS))
+
+
 async def test_a_mistake_of_ours_on_the_short_road_is_one_of_the_whole_road(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash(*_: Any) -> None:
         raise ZeroDivisionError("secret of ours")
