@@ -191,6 +191,21 @@ async def test_requests_in_one_piece_are_answered_in_their_order() -> None:
             assert (await connection.answer())[2] == b'{"data":{"user":%b}}' % known
 
 
+async def test_nothing_is_read_while_what_was_read_waits() -> None:
+    """Or what comes behind would be too much, though the client did nothing but ask often."""
+    held = Held()
+    async with served(gateway(held)) as url, Connection(url) as connection:
+        for count in (10, 60):
+            connection.writer.write(posted({"query": ADA}) * count)
+            await asyncio.sleep(0.1)
+        held.asked[0]()
+        for _ in range(70):
+            for asked in held.asked[1:]:
+                asked()
+            del held.asked[1:]
+            assert (await connection.answer())[2] == msgspec.json.encode(ADAS)
+
+
 async def test_one_that_leaves_the_road_late_is_answered_before_those_behind_it() -> None:
     held = Held()
     async with served(gateway(held)) as url, Connection(url) as connection:
