@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import random
 import time
 from collections.abc import AsyncIterator
@@ -251,24 +252,26 @@ async def test_a_gateway_reads_by_it(own: Server) -> None:
 
 
 async def test_a_loop_that_stood_still_reads_what_was_answered_meanwhile(own: Server) -> None:
-    """uvloop looks at its timers before it looks at its sockets."""
+    """uvloop looks at its timers before it looks at its sockets again."""
 
     async def stand_still() -> None:
         opened = Opened(own.address, seconds=0.3)
         await opened.write()
         await opened.ask(0)
-        waiting = asyncio.create_task(opened.ask(1))
-        # it is written at the end of a tick
-        await asyncio.sleep(0.001)
-        if not waiting.done():
-            time.sleep(0.8)  # noqa: ASYNC251 - that is the case
+        reading, writing = os.pipe()
+
+        def stand() -> None:
+            os.read(reading, 1)
+            time.sleep(0.8)
+
+        asyncio.get_running_loop().add_reader(reading, stand)
         for _ in range(3):
-            another = asyncio.create_task(opened.ask(2))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            time.sleep(0.8)  # noqa: ASYNC251
-            await another
-        await waiting
+            # heard before Redis can have answered
+            os.write(writing, b".")
+            await opened.ask(1)
+        asyncio.get_running_loop().remove_reader(reading)
+        os.close(reading)
+        os.close(writing)
         await opened.client.aclose()
 
     await asyncio.to_thread(uvloop.run, stand_still())

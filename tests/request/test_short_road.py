@@ -34,11 +34,14 @@ EVERYTHING = "{ users(ids: %s) { id username name joinedAt profileImageUrl tweet
 
 @dataclass(slots=True)
 class Held(MemoryLoader):
-    """Answers on the short road when it is told to."""
+    """Answers on the short road when it is told to, or at once once it is free."""
 
     asked: list[Callable[[], object]] = field(default_factory=list)
+    free: bool = False
 
     def begin(self, reads: Sequence[Read], done: Callable[[Rows | None], None]) -> bool:
+        if self.free:
+            return super(Held, self).begin(reads, done)
         self.asked.append(lambda: super(Held, self).begin(reads, done))
         return True
 
@@ -198,11 +201,9 @@ async def test_nothing_is_read_while_what_was_read_waits() -> None:
         for count in (10, 60):
             connection.writer.write(posted({"query": ADA}) * count)
             await asyncio.sleep(0.1)
+        held.free = True
         held.asked[0]()
         for _ in range(70):
-            for asked in held.asked[1:]:
-                asked()
-            del held.asked[1:]
             assert (await connection.answer())[2] == msgspec.json.encode(ADAS)
 
 
