@@ -64,6 +64,7 @@ WHAT = {
     "granian-bare": "limit: the same bytes, granian",
     "redis": "limit: the same HMGETs, without HTTP",
 }
+LABELS = {"uvicorn-asgi": "viewgate by ASGI", "granian-asgi": "the same, granian"}
 # query, contender: ours is to be at least so many times that
 GOALS = {
     ("user", "mercurius-jit"): 1.2,
@@ -223,7 +224,7 @@ async def _check(ports: Mapping[str, int], users: int) -> None:
 def drawn(turns: Sequence[Turn]) -> str:
     """One user: a bar for each server, the fastest first, without the limits."""
     names = [name for name in dict.fromkeys(turn.server for turn in turns) if not WHAT[name].startswith("limit")]
-    values = {name: statistics.median(rates(turns, "user", name)) for name in names}
+    values = {LABELS.get(name, name): statistics.median(rates(turns, "user", name)) for name in names}
     fastest = dict(sorted(values.items(), key=lambda value: -value[1]))
     return bars("One user, 8 fields: requests a second of one core", "/s", fastest, OURS)
 
