@@ -16,7 +16,7 @@ from schema.loader import LoadError, Read, Row
 
 @dataclass(slots=True)
 class Reads:
-    """What came of them. seconds: of each, from the moment it was due. generations: which answered, in turn."""
+    """What came of them. seconds: of each, from the moment it was due. generations: which answered, as each was first seen."""
 
     seconds: list[float] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
@@ -58,15 +58,19 @@ class Readers:
                 under_way.create_task(self._read(due))
 
     async def _read(self, due: float) -> None:
-        user = self._draw()
+        user, seen = self._draw(), list(self.reads.generations)
         try:
             rows = await self._loader.load([Read("id", user, self._fields)])
         except LoadError as error:
             self.reads.failed.append(f"{user}: {error}")
             return
         self.reads.seconds.append(time.monotonic() - due)
-        if self.reads.generations[-1:] != [rows.generation]:
-            self.reads.generations.append(str(rows.generation))
+        generation = str(rows.generation)
+        if generation not in self.reads.generations:
+            self.reads.generations.append(generation)
+        elif generation in seen[:-1]:
+            # reads that began before the change may still end with it, but none that began after
+            self.reads.wrong.append(f"{user}: answered by {generation} again, after {seen[-1]}")
         self._judge(user, rows.rows)
 
     def _judge(self, user: str, rows: Sequence[Row | None]) -> None:

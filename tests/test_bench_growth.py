@@ -87,6 +87,14 @@ async def test_readers_tell_wrong_answers_from_right_ones(view: View) -> None:
         assert all(told.startswith("2:") for told in reads.wrong)
 
 
+async def test_readers_tell_of_a_generation_that_answers_again(view: View) -> None:
+    readers = Readers(view.redis, DEFINITION, 1000, lambda: "1", {"1": await _row(view, "1")}.__getitem__)
+    readers.reads.generations += ["g1", "g2"]
+    async with readers.reading() as reads:
+        await until(partial(came, reads.wrong, 1), 20)
+    assert reads.wrong[0] == "1: answered by g1 again, after g2"
+
+
 async def test_readers_tell_of_reads_that_failed(view: View) -> None:
     await view.redis.delete(view.header("99"))
     readers = Readers(view.redis, DEFINITION, 1000, lambda: "99", lambda _: [])
