@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple, Protocol, runtime_checkable
 
 from schema.positions import Token
 
-Mode = Literal["view", "cache-aside", "sql"]
+Mode = Literal["view", "cache-aside", "cache-invalidate", "sql"]
 Row = Sequence[bytes]
 
 
