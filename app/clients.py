@@ -16,22 +16,23 @@ from app.cluster.url import names_cluster, parse_cluster_url
 from app.pool import Pool
 from app.settings import Settings
 from app.shared_connection import SharedConnection
-from loaders.after import Send
-from loaders.view import Begin
+from loaders.sending import Begin, Send, by_pipeline
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """redis: the view's. cache: cache-aside's, the same one unless a setting says otherwise. Both answer bytes.
+    """redis: the view's. cache: that of the modes with a cache, the same one unless a setting says otherwise. Both answer bytes.
 
-    send, begin: the ways by which the view is read, see ViewLoader. None: by a pipeline of redis-py's, which a Redis Cluster needs.
+    send, begin: the ways by which the view is read, and the cache likewise (loaders/sending.py). begin: None in a Redis Cluster.
     """
 
     redis: Redis
     cache: Redis
     postgres: asyncpg.Pool
-    send: Send | None = None
-    begin: Begin | None = None
+    send: Send
+    begin: Begin | None
+    cache_send: Send
+    cache_begin: Begin | None
 
 
 @asynccontextmanager
@@ -41,10 +42,9 @@ async def open_clients(settings: Settings) -> AsyncIterator[Clients]:
     cache = open_redis(settings, settings.cache_redis_url) if settings.cache_redis_url else redis
     postgres = open_postgres(settings)
     try:
+        ways = _ways(redis, settings)
         # with no connection to open, this only readies the pool
-        shared = _shared(redis, settings)
-        ways = (shared.ask, shared.begin) if shared else (None, None)
-        yield Clients(redis, cache, await postgres, *ways)
+        yield Clients(redis, cache, await postgres, *ways, *(ways if cache is redis else _ways(cache, settings)))
     finally:
         postgres.terminate()
         await cache.aclose()
@@ -71,9 +71,12 @@ def open_redis(settings: Settings, url: str) -> Redis:
     return Redis.from_pool(Pool.from_url(url, **options))
 
 
-def _shared(redis: Redis, settings: Settings) -> SharedConnection | None:
+def _ways(redis: Redis, settings: Settings) -> tuple[Send, Begin | None]:
     pool = redis.connection_pool
-    return SharedConnection(pool, settings.redis_timeout_seconds) if isinstance(pool, Pool) else None
+    if not isinstance(pool, Pool):
+        return by_pipeline(redis), None
+    shared = SharedConnection(pool, settings.redis_timeout_seconds)
+    return shared.ask, shared.begin
 
 
 def open_postgres(settings: Settings) -> asyncpg.Pool:

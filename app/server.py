@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import msgspec
 import structlog
@@ -19,7 +20,9 @@ from app.endpoint.short import Short
 from app.pages.routes import Pages
 from app.settings import Settings
 from app.telemetry import GatewayMetrics, PlanMetrics
+from loaders.cache import Cache
 from loaders.cache_aside import CacheAsideLoader
+from loaders.cache_policy import Policy
 from loaders.fallback import FallbackLoader
 from loaders.sql import SqlLoader
 from loaders.view import ViewLoader
@@ -40,10 +43,27 @@ async def gateway(settings: Settings, definition: Definition) -> AsyncIterator[S
 
 def loaders(settings: Settings, definition: Definition, clients: Clients, metrics: GatewayMetrics) -> dict[Mode, Loader]:
     """The loader of each mode; the fallback, if one is set, stands behind the view."""
-    sql = SqlLoader(clients.postgres, definition)
-    cache_aside = CacheAsideLoader(clients.cache, sql, definition, settings.cache_ttl_seconds, metrics)
-    view = ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds, send=clients.send, begin=clients.begin)
-    made: dict[Mode, Loader] = {"view": view, "cache-aside": cache_aside, "sql": sql}
+    sql = SqlLoader(clients.postgres, definition, settings.sql_wait_seconds)
+    metrics.sql_in_flight.set_function(lambda: sql.running)
+
+    def cached(mode: Mode, policy: Policy) -> Loader:
+        cache = Cache(definition, mode, clients.cache_send, clients.cache_begin, policy.lease)
+        return CacheAsideLoader(cache, sql, definition, policy, metrics, mode)
+
+    aside = Policy(
+        ttl=settings.cache_ttl_seconds,
+        unknown=settings.cache_unknown_seconds,
+        early=settings.cache_early,
+        stale_while_revalidate=settings.cache_stale_while_revalidate_seconds,
+        stale_if_error=settings.cache_stale_if_error_seconds,
+        lease=settings.cache_lease_seconds,
+    )
+    made: dict[Mode, Loader] = {
+        "view": ViewLoader(clients.redis, definition, wait_seconds=settings.after_wait_seconds, send=clients.send, begin=clients.begin),
+        "cache-aside": cached("cache-aside", aside),
+        "cache-invalidate": cached("cache-invalidate", replace(aside, ttl=settings.cache_invalidate_ttl_seconds)),
+        "sql": sql,
+    }
     if settings.fallback != "none":
         made["view"] = FallbackLoader(made["view"], made[settings.fallback], settings.fallback_limit, settings.fallback_wait_seconds)
     return made

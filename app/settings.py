@@ -42,7 +42,7 @@ class Settings(BaseSettings):
         default=1.0, gt=0, description="How long to wait for Redis: to connect, to answer, to have a free connection."
     )
     postgres_url: str = Field(
-        default="postgresql://127.0.0.1:5432/viewgate", description="The source database: for modes sql and cache-aside, rebuild, audit."
+        default="postgresql://127.0.0.1:5432/viewgate", description="The source database: for all modes but view, rebuild, audit."
     )
     postgres_connections: int = Field(default=10, ge=1, description="Most connections to PostgreSQL that a process opens.")
     postgres_timeout_seconds: float = Field(
@@ -52,14 +52,31 @@ class Settings(BaseSettings):
     topic_prefix: str = Field(default="", description="What every topic's name begins with, such as Debezium's `topic.prefix` and a dot.")
     view_topic: str = Field(default="", description="The topic that `project` publishes the view to, and `populate` reads; empty: none.")
     consumer_group: str = Field(default="viewgate", min_length=1, description="The projector's consumer group.")
-    mode: Mode = Field(default="view", description="How requests are answered: view, cache-aside or sql.")
+    mode: Mode = Field(default="view", description="How requests are answered: view, cache-aside, cache-invalidate or sql.")
     allow_mode_header: bool = Field(default=False, description="Whether a request may choose its mode by the header viewgate-mode.")
     pages: bool = Field(default=True, description="Whether a browser gets a front page at / and GraphiQL at /graphql.")
     fallback: Literal["none", "cache-aside", "sql"] = Field(default="none", description="The mode that answers when the view cannot.")
     fallback_limit: int = Field(default=8, ge=1, description="How many requests the fallback may answer at once.")
     fallback_wait_seconds: float = Field(default=0.5, ge=0, description="How long a request waits for its turn at the fallback.")
-    cache_redis_url: str | None = Field(default=None, description="The Redis of cache-aside; the view's if not set.")
+    sql_wait_seconds: float = Field(
+        default=1.0, gt=0, description="How long a request waits for a connection to PostgreSQL before it is told to come again."
+    )
+    cache_redis_url: str | None = Field(default=None, description="The Redis of the modes with a cache; the view's if not set.")
     cache_ttl_seconds: float = Field(default=60.0, ge=1, description="How long cache-aside keeps a row, give or take a tenth.")
+    cache_invalidate_ttl_seconds: float = Field(
+        default=3600.0, ge=1, description="The same of cache-invalidate, for what `viewgate invalidate` may have missed."
+    )
+    cache_unknown_seconds: float = Field(default=5.0, gt=0, description="How long a cache keeps that there is no such row.")
+    cache_early: float = Field(
+        default=1.0, ge=0, description="How much sooner than its end a row is asked for again, times what it took to read; 0: never."
+    )
+    cache_stale_while_revalidate_seconds: float = Field(
+        default=10.0, ge=0, description="How long after its end a row is still answered with, while it is asked for."
+    )
+    cache_stale_if_error_seconds: float = Field(
+        default=300.0, ge=0, description="How long after its end a row is still answered with, where PostgreSQL cannot be asked."
+    )
+    cache_lease_seconds: float = Field(default=2.0, gt=0, description="After how long another process may refill what one has begun to.")
     after_wait_seconds: float = Field(
         default=1.0, ge=0, le=60, description="How long a request with the header viewgate-after waits for the view to have its write."
     )
@@ -103,7 +120,9 @@ class Settings(BaseSettings):
     introspection: bool = Field(default=True, description="Whether clients may ask what the schema is; GraphiQL and code generators do.")
     suggestions: bool = Field(default=False, description="Whether errors guess what was meant: Did you mean 'username'?")
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="What is logged: this and worse.")
-    projector_metrics_port: int = Field(default=0, ge=0, le=65535, description="The port of the projector's /metrics; 0: none.")
+    projector_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="The port of /metrics of `project` and of `invalidate`; 0: none."
+    )
     checkpoint_seconds: float = Field(default=5.0, gt=0, description="How often the projector advances the watermarks of idle shards.")
 
     @property

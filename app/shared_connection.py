@@ -18,8 +18,8 @@ from redis.exceptions import InvalidResponse
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from app.pool import Pool
+from loaders.sending import Command
 
-Command = tuple[str, ...]
 # is called once, with the replies, some of which may be errors, or with what ended the connection
 Done = Callable[[list[Any] | Exception], None]
 # of commands whose replies are awaited: more than Redis answers in a second are too many

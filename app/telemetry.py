@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import Literal
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily
 from prometheus_client.registry import Collector
 
@@ -31,11 +31,15 @@ class GatewayMetrics(Collector):
         self.fallbacks = Counter(
             "viewgate_fallbacks", "Requests that another mode than the view answered, by reason.", ["reason"], registry=self.registry
         )
-        self.cache_reads = Counter("viewgate_cache_reads", "Rows that cache-aside looked for.", ["outcome"], registry=self.registry)
+        self._refills = Histogram(
+            "viewgate_cache_refill_seconds", "What a load of SQL for a cache took.", ["mode"], buckets=SECONDS, registry=self.registry
+        )
+        self.sql_in_flight = Gauge("viewgate_sql_in_flight", "Loads of SQL that are under way.", registry=self.registry)
 
         # counted for each request, so without the labels and the locks of a Counter
         self._requests: defaultdict[tuple[Mode, str], int] = defaultdict(int)
         self._operations: defaultdict[str, int] = defaultdict(int)
+        self._cached: defaultdict[tuple[Mode, Outcome], int] = defaultdict(int)
         self._seconds: dict[Mode, _Histogram] = {}
         self.registry.register(self)
 
@@ -65,11 +69,18 @@ class GatewayMetrics(Collector):
         )
         for road, times in self._operations.items():
             operations.add_metric([road], times)
-        yield from (requests, seconds, operations)
+        cached = CounterMetricFamily("viewgate_cache_reads", "Entries that a mode with a cache looked for.", labels=["mode", "outcome"])
+        for of, rows in self._cached.items():
+            cached.add_metric(of, rows)
+        yield from (requests, seconds, operations, cached)
 
-    def count(self, outcome: Outcome, rows: int) -> None:
-        """Rows that cache-aside looked for."""
-        self.cache_reads.labels(outcome).inc(rows)
+    def count(self, mode: Mode, outcome: Outcome, rows: int) -> None:
+        """Entries that a mode with a cache looked for."""
+        self._cached[mode, outcome] += rows
+
+    def refilled(self, mode: Mode, seconds: float) -> None:
+        """What a load of SQL for a cache took."""
+        self._refills.labels(mode).observe(seconds)
 
 
 class _Histogram:
@@ -133,6 +144,23 @@ class ProjectorMetrics:
     def lag(self, partition: Partition, records: int, seconds: float) -> None:
         self._lag.labels(partition.topic, str(partition.number)).set(records)
         self._lag_seconds.labels(partition.topic, str(partition.number)).set(seconds)
+
+
+class InvalidatorMetrics:
+    """The metrics of `viewgate invalidate`, in a registry of their own; see Told in projectors/invalidate.py."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._entries = Counter("viewgate_invalidated_entries", "Entries of the cache that a change made stale.", registry=self.registry)
+        self._behind = Gauge(
+            "viewgate_invalidation_lag_records", "Records not yet seen by `invalidate`.", ["topic", "partition"], registry=self.registry
+        )
+
+    def invalidated(self, entries: int) -> None:
+        self._entries.inc(entries)
+
+    def behind(self, partition: Partition, records: int) -> None:
+        self._behind.labels(partition.topic, str(partition.number)).set(records)
 
 
 class _NotAgain(logging.Filter):

@@ -14,8 +14,10 @@ from demo.publishing import LEVEL_SECONDS, Check, Publishing
 from demo.servers.process import NotReadyError, ServerError, until
 from schema import layout
 from schema.definition import Definition
+from schema.loader import Mode
 
-MODES = ("view", "cache-aside", "sql")
+MODES: tuple[Mode, ...] = ("view", "cache-aside", "cache-invalidate", "sql")
+CACHED: tuple[Mode, ...] = ("cache-aside", "cache-invalidate")
 # one alone tells more of the machine's other work than of the mode
 TIMES = 21
 
@@ -58,7 +60,8 @@ async def level(question: Question, publishing: Publishing, check: Check) -> flo
 async def forget_cached(redis_url: str, definition: Definition) -> None:
     """What an earlier demo left in the cache is out of date by now, as cache-aside is until its time is up."""
     async with Redis.from_url(redis_url) as redis:
-        keys = [key async for key in redis.scan_iter(layout.cache_key(definition.name, "*", "*"), count=1000)]
+        patterns = [layout.cache_key(definition.name, mode, "*", "*") for mode in CACHED]
+        keys = [key for pattern in patterns async for key in redis.scan_iter(pattern, count=1000)]
         if keys:
             await redis.unlink(*keys)
 
@@ -80,7 +83,7 @@ async def show(question: Question, level_seconds: float, say: Callable[[str], No
         await question.ask(mode)
         answer, ms = await question.ask(mode, TIMES)
         given[mode] = answer.json()
-        say(f"{mode:>12} {ms:6.1f} ms  {json.dumps(given[mode], ensure_ascii=False)}")
+        say(f"{mode:>16} {ms:6.1f} ms  {json.dumps(given[mode], ensure_ascii=False)}")
     if any("errors" in answer or answer != given["sql"] for answer in given.values()):
         raise ServerError("The modes do not answer alike. That is a bug: please report it with the output above.")
     body = json.dumps({"query": question.query})

@@ -1,20 +1,18 @@
 """Read your writes: what a shard must have before a row of it is read, and the polls of those who wait. Reads headers only."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from loaders.live import Live
+from loaders.sending import Command, Send
 from schema import layout
 from schema.loader import BadAfter, NotYet
 from schema.positions import Token, Watermark
 
 POLL_SECONDS = 0.005
 
-Command = tuple[str, ...]
 Header = Sequence[bytes | None]
-# commands to Redis in one round trip; the replies in their order, an error among them raised
-Send = Callable[[Sequence[Command]], Awaitable[list[Any]]]
 
 
 class Behind(Exception):

@@ -1,117 +1,239 @@
-"""Reads rows from Redis as far as they were read before, the others from `source`, and keeps those for a while."""
+"""Reads rows from a cache in Redis, those that are not there from `source`, and keeps them: the two modes with a cache.
+
+One request at a time asks SQL for a row: the others of this process wait with it, and those of other processes for its lease. A row is
+asked for again a little before it is stale, by one request that does not wait for it (XFetch, Vattani et al. 2015). docs/comparison.md
+says what each setting prevents.
+"""
 
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, Protocol
 
 import msgspec
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
-from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from loaders.cache import AWAY, Cache, Entry, Key, Leases, Unleased, now_ms
+from loaders.cache_policy import Policy
 from schema import layout
 from schema.definition import Definition
-from schema.loader import Loader, Read, Row, Rows
+from schema.loader import Loader, LoadError, Mode, Read, Row, Rows
 
-# Whatever Redis answers (a replica's READONLY, OOM, somebody else's key) or does not: the cache is optional.
-AWAY = (RedisConnectionError, RedisTimeoutError, ResponseError)
-JITTER = 0.1
+# between two looks for what another process is getting, and how long that is waited for where there is something stale to take
+LOOK_SECONDS, WAIT_SECONDS = 0.01, 0.2
 
-Outcome = Literal["hit", "shared", "miss", "error"]
+Outcome = Literal["hit", "stale", "shared", "waited", "miss", "error"]
 
 
 class Tally(Protocol):
-    """Counts what the cache was good for."""
+    """Counts what a cache was good for."""
 
-    def count(self, outcome: Outcome, rows: int) -> None:
-        """hit: rows that were kept; shared: that another request was getting already; miss; error: not looked for or not kept."""
+    def count(self, mode: Mode, outcome: Outcome, rows: int) -> None:
+        """hit: entries that were there; stale: that were there and out of date; shared: that another request was getting already;
+        waited: that another process was; miss; error: not looked for or not kept, since Redis was away."""
+        ...
+
+    def refilled(self, mode: Mode, seconds: float) -> None:
+        """What one load of the source took."""
         ...
 
 
-class Cached(msgspec.Struct, frozen=True, array_like=True):
-    """A row as it is kept: fragments of `id` and of all fields. read_ms: when SQL was asked (Unix ms)."""
-
-    definition: str
-    read_ms: int
-    row: list[bytes]
-
-
-# (by, value): what a row is kept under, and what a flight is for
-_Key = tuple[str, str]
-_Found = dict[_Key, Cached | None]
-_Flights = dict[_Key, asyncio.Future[Cached | None]]
+_Found = Mapping[Key, Entry]
+_Flights = dict[Key, asyncio.Future[Entry]]
 
 
 class CacheAsideLoader:
-    """Mode cache-aside.
+    """mode: cache-aside or cache-invalidate, whose entries others delete when a row changes. source: asked for what is not there, one
+    load for all that a request lacks."""
 
-    source: asked for what is not kept; one load for all of a request, and one at a time for a row, however many requests
-    want it. ttl_seconds: how long a row is kept, give or take a tenth, so that rows read together do not go together.
-    """
-
-    def __init__(self, redis: Redis, source: Loader, definition: Definition, ttl_seconds: float, tally: Tally) -> None:
-        self._redis = redis
-        self._source = source
-        self._definition = definition
-        self._ttl_seconds = ttl_seconds
-        self._tally = tally
+    def __init__(
+        self, cache: Cache, source: Loader, definition: Definition, policy: Policy, tally: Tally, mode: Mode = "cache-aside"
+    ) -> None:
+        self._cache, self._source, self._definition, self._policy = cache, source, definition, policy
+        self._tally, self._mode = tally, mode
         self._fields = ("id", *(f.name for f in definition.fields))
         self._places = {name: place for place, name in enumerate(self._fields)}
         self._flights: _Flights = {}
+        self._refreshing: set[Key] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def load(self, reads: Sequence[Read]) -> Rows:
-        """as_of_ms is the oldest row's read time. Raises what the source raises."""
-        now_ms = _now_ms()
-        flights = self._board(list(dict.fromkeys((read.by, read.value) for read in reads)))
-        if flights:
-            # unlike an await of each, it leaves them alone when this request is cancelled: others wait for them too
-            await asyncio.wait(flights.values())
-        found = {key: flight.result() for key, flight in flights.items()}
+        """as_of_ms is the oldest entry's read time. Raises what the source raises."""
+        now = now_ms()
+        found = await self._found(dict.fromkeys((read.by, read.value) for read in reads))
         rows = [self._project(found[read.by, read.value], read.fields) for read in reads]
-        return Rows(rows, "cache-aside", None, min((cached.read_ms for cached in found.values() if cached), default=now_ms))
+        return self._rows(rows, found.values(), now)
+
+    def begin(self, reads: Sequence[Read], done: Callable[[Rows | None], None]) -> bool:
+        """As ImmediateLoader has it: where all is asked for by its id. None: something is not there, or is to be asked for again."""
+        keys = [(read.by, read.value) for read in reads]
+        if any(by != "id" for by, _ in keys):
+            return False
+        return self._cache.begin(keys, partial(self._begun, reads, done))
 
     async def ready(self) -> None:
         """Raises what the source raises: without it only kept rows would be answered."""
         await self._source.ready()
 
-    def _project(self, cached: Cached | None, fields: Sequence[str]) -> Row | None:
-        return None if cached is None else [cached.row[self._places[name]] for name in fields]
+    def _begun(self, reads: Sequence[Read], done: Callable[[Rows | None], None], entries: Sequence[Entry | None] | None) -> None:
+        now = now_ms()
+        known = [entry for entry in entries or () if entry is not None and entry.row is not None and not self._policy.is_due(entry, now)]
+        if len(known) < len(reads):
+            done(None)
+            return
+        self._tally.count(self._mode, "hit", len(known))
+        rows = [self._project(entry, read.fields) for entry, read in zip(known, reads, strict=True)]
+        done(self._rows(rows, known, now))
 
-    def _board(self, keys: Sequence[_Key]) -> _Flights:
+    def _rows(self, rows: Sequence[Row | None], entries: Iterable[Entry], now: int) -> Rows:
+        return Rows(rows, self._mode, None, min((entry.read_ms for entry in entries), default=now))
+
+    def _project(self, entry: Entry, fields: Sequence[str]) -> Row | None:
+        return None if entry.row is None else [entry.row[self._places[name]] for name in fields]
+
+    async def _found(self, keys: Iterable[Key]) -> dict[Key, Entry]:
+        """The row of each. What is kept of a lookup value is an id, and its row under that."""
+        wanted = list(keys)
+        ids = await self._entries([key for key in wanted if key[0] != "id"])
+        rows = [key if key[0] == "id" else _row_of(ids[key]) for key in wanted]
+        found = await self._entries(list(dict.fromkeys(row for row in rows if row)))
+        # one of the two is older than the other
+        moved = [key for key, entry in ids.items() if (row := _row_of(entry)) and not self._bears(found[row], key)]
+        if moved:
+            ids |= await self._entries(moved, anew=True)
+            found |= await self._entries([row for key in moved if (row := _row_of(ids[key]))], anew=True)
+        for key, entry in ids.items():
+            row = _row_of(entry)
+            bears = row is not None and self._bears(found[row], key)
+            found[key] = found[row] if row is not None and bears else msgspec.structs.replace(entry, row=None)
+        return found
+
+    def _bears(self, entry: Entry, key: Key) -> bool:
+        by, value = key
+        return entry.row is not None and entry.row[self._places[by]] == layout.encode(value)
+
+    async def _entries(self, keys: Sequence[Key], *, anew: bool = False) -> dict[Key, Entry]:
+        """anew: whatever is there is too old."""
+        flights = self._board(keys, anew=anew)
+        if flights:
+            # unlike an await of each, it leaves them alone when this request is cancelled: others wait for them too
+            await asyncio.wait(flights.values())
+        return {key: flight.result() for key, flight in flights.items()}
+
+    def _board(self, keys: Sequence[Key], *, anew: bool) -> _Flights:
         """The flight of each key; those that are not under way take off together."""
         loop = asyncio.get_running_loop()
         mine: _Flights = {key: loop.create_future() for key in keys if key not in self._flights}
         self._flights |= mine
-        self._tally.count("shared", len(keys) - len(mine))
+        if shared := len(keys) - len(mine):
+            self._tally.count(self._mode, "shared", shared)
         if mine:
-            task = loop.create_task(self._fly(mine))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._ended, mine))
+            self._start(self._fly(mine, anew=anew), partial(self._ended, mine))
         return {key: self._flights[key] for key in keys}
 
-    async def _fly(self, mine: _Flights) -> None:
-        kept = await self._kept(list(mine))
-        self._land(mine, kept)
-        missing = [key for key in mine if key not in kept]
-        self._tally.count("hit", len(kept))
-        self._tally.count("miss", len(missing))
-        if missing:
-            read = await self._read(missing)
-            self._land(mine, read)
-            # until it is kept its flight stays: who comes now shall not ask SQL again
-            await self._keep(read)
+    def _start(self, doing: Coroutine[Any, Any, None], ended: Callable[[asyncio.Task[None]], None]) -> None:
+        task = asyncio.get_running_loop().create_task(doing)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
 
-    def _land(self, flights: _Flights, found: _Found) -> None:
-        for key, cached in found.items():
-            flights[key].set_result(cached)
+    async def _fly(self, mine: _Flights, *, anew: bool) -> None:
+        there = await self._get(list(mine))
+        now = now_ms()
+        answering = {} if anew else {key: entry for key, entry in there.items() if self._policy.may_answer(entry, now)}
+        _land(mine, answering)
+        fresh = sum(self._policy.is_fresh(entry, now) for entry in answering.values())
+        self._count("hit", fresh)
+        self._count("stale", len(answering) - fresh)
+        due = {key: entry for key, entry in answering.items() if key not in self._refreshing and self._policy.is_due(entry, now)}
+        if due:
+            self._refreshing.update(due)
+            self._start(self._refresh(due), lambda _: self._refreshing.difference_update(due))
+        missing = [key for key in mine if key not in answering]
+        if missing:
+            await self._refill(missing, mine, there)
+
+    async def _refill(self, missing: Sequence[Key], mine: _Flights, old: _Found) -> None:
+        """Read what nobody is reading, and wait for what another process is. old: what is there of them, too old to answer with."""
+        wait_until = time.monotonic() + WAIT_SECONDS
+        left = list(missing)
+        while left:
+            try:
+                leases, there = await self._cache.lease(left)
+                reading = [key for key in left if key in leases]
+            except Unleased:
+                leases, there, reading = {}, {}, left
+            came = {key: entry for key, entry in there.items() if entry != old.get(key)}
+            if time.monotonic() > wait_until:
+                came = {key: old[key] for key in left if key not in reading and self._policy.may_replace(old.get(key), now_ms())} | came
+            self._count("waited", len(came))
+            _land(mine, came)
+            await self._cache.release({key: token for key, token in leases.items() if key in came})
+            if reading := [key for key in reading if key not in came]:
+                await self._read(reading, leases, mine, old)
+            left = [key for key in left if key not in came and key not in reading]
+            if left:
+                await asyncio.sleep(LOOK_SECONDS * random.uniform(0.5, 1.5))  # noqa: S311 - it spreads
+
+    async def _read(self, keys: Sequence[Key], leases: Leases, mine: _Flights, old: _Found) -> None:
+        """From the source, into the flights and the cache. Raises what the source raises where nothing old may stand in for it."""
+        self._count("miss", len(keys))
+        try:
+            read = await self._from_source(keys)
+        except LoadError:
+            await self._cache.release(leases)
+            now = now_ms()
+            instead = {key: old[key] for key in keys if self._policy.may_replace(old.get(key), now)}
+            self._count("stale", len(instead))
+            _land(mine, instead)
+            if len(instead) < len(keys):
+                raise
+            return
+        _land(mine, read)
+        # until it is kept its flight stays: who comes now shall not ask SQL again
+        await self._keep(read, leases)
+
+    async def _refresh(self, due: _Found) -> None:
+        """For nobody who waits. A source that does not answer is none of their trouble, as long as there is something to answer with."""
+        leases: Leases = {}
+        try:
+            leases, there = await self._cache.lease(list(due))
+            # others were faster, or have deleted it
+            changed = {key: token for key, token in leases.items() if there.get(key) != due[key]}
+            await self._cache.release(changed)
+            if reading := [key for key in leases if key not in changed]:
+                await self._keep(await self._from_source(reading), leases)
+        except Unleased:
+            self._count("error", len(due))
+        except LoadError:
+            await self._cache.release(leases)
+
+    async def _from_source(self, keys: Sequence[Key]) -> dict[Key, Entry]:
+        read_ms, began = now_ms(), time.perf_counter()
+        rows = await self._source.load([Read(by, value, self._fields if by == "id" else ("id",)) for by, value in keys])
+        self._tally.refilled(self._mode, time.perf_counter() - began)
+        made = (self._policy.entry(self._definition.fingerprint, read_ms, row) for row in rows.rows)
+        return dict(zip(keys, made, strict=True))
+
+    async def _get(self, keys: Sequence[Key]) -> dict[Key, Entry]:
+        try:
+            return await self._cache.get(keys)
+        except AWAY:
+            self._count("error", len(keys))
+            return {}
+
+    async def _keep(self, entries: Mapping[Key, Entry], leases: Leases) -> None:
+        try:
+            await self._cache.fill(entries, leases, self._policy.keep_ms)
+        except AWAY:
+            self._count("error", len(entries))
+
+    def _count(self, outcome: Outcome, rows: int) -> None:
+        if rows:
+            self._tally.count(self._mode, outcome, rows)
 
     def _ended(self, mine: _Flights, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         for key, flight in mine.items():
             if self._flights.get(key) is flight:
@@ -121,61 +243,13 @@ class CacheAsideLoader:
                 flight.exception()  # seen, even if everybody who waited was cancelled
             flight.cancel()  # which does nothing to one that has landed
 
-    async def _kept(self, keys: list[_Key]) -> _Found:
-        first = await self._get(keys)
-        # what is kept for a lookup is an id, and the row under that
-        ids = {key: ("id", value.decode()) for key, value in first.items() if key[0] != "id"}
-        second = await self._get([key for key in dict.fromkeys(ids.values()) if key not in first])
-        rows = {key: self._decode(stored) for key, stored in (first | second).items() if key[0] == "id"}
-        kept = {key: rows.get(ids.get(key, key)) for key in keys}
-        return {key: cached for key, cached in kept.items() if cached is not None and self._bears(cached, key)}
 
-    async def _get(self, keys: list[_Key]) -> dict[_Key, bytes]:
-        if not keys:
-            return {}
-        try:
-            values: list[Any] = await self._redis.mget([self._cache_key(key) for key in keys])
-        except AWAY:
-            self._tally.count("error", len(keys))
-            return {}
-        return {key: value for key, value in zip(keys, values, strict=True) if value is not None}
-
-    def _decode(self, stored: bytes) -> Cached | None:
-        try:
-            cached = msgspec.msgpack.decode(stored, type=Cached)
-        except msgspec.DecodeError:
-            return None
-        return cached if cached.definition == self._definition.fingerprint else None
-
-    def _bears(self, cached: Cached, key: _Key) -> bool:
-        by, value = key
-        return by == "id" or cached.row[self._places[by]] == layout.encode(value)
-
-    async def _read(self, keys: list[_Key]) -> _Found:
-        read_ms = _now_ms()
-        rows = await self._source.load([Read(by, value, self._fields) for by, value in keys])
-        made = (None if row is None else Cached(self._definition.fingerprint, read_ms, list(row)) for row in rows.rows)
-        return dict(zip(keys, made, strict=True))
-
-    async def _keep(self, found: _Found) -> None:
-        pipeline = self._redis.pipeline(transaction=False)
-        for key, cached in found.items():
-            if cached is not None:
-                row_id: str = msgspec.json.decode(cached.row[0])
-                pipeline.set(self._cache_key(("id", row_id)), msgspec.msgpack.encode(cached), px=self._ttl_ms())
-                if key[0] != "id":
-                    pipeline.set(self._cache_key(key), row_id, px=self._ttl_ms())
-        try:
-            await pipeline.execute()
-        except AWAY:
-            self._tally.count("error", len(found))
-
-    def _cache_key(self, key: _Key) -> str:
-        return layout.cache_key(self._definition.name, *key)
-
-    def _ttl_ms(self) -> int:
-        return round(self._ttl_seconds * 1000 * random.uniform(1 - JITTER, 1 + JITTER))  # noqa: S311 - it spreads, it hides nothing
+def _row_of(entry: Entry) -> Key | None:
+    """Where the row of a lookup value lies."""
+    return None if entry.row is None else ("id", msgspec.json.decode(entry.row[0], type=str))
 
 
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
+def _land(flights: _Flights, found: _Found) -> None:
+    for key, entry in found.items():
+        if not flights[key].done():
+            flights[key].set_result(entry)

@@ -1,12 +1,13 @@
 """Answers from another mode when, and only when, the view cannot: at once, at most so many at a time, and saying so."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from schema.loader import AfterUnsupported, ImmediateLoader, Loader, Overloaded, Read, Rows, ViewCannotAnswer, load_after
+from loaders.turns import Turns
+from schema.loader import AfterUnsupported, ImmediateLoader, Loader, Read, Rows, ViewCannotAnswer, load_after
 from schema.positions import Token
+
+SENTENCE = "The view cannot answer, and as many requests as allowed are being answered without it; try again."
 
 
 class FallbackLoader:
@@ -19,15 +20,14 @@ class FallbackLoader:
     def __init__(self, view: Loader, other: Loader, limit: int, wait_seconds: float) -> None:
         self._view = view
         self._other = other
-        self._turns = asyncio.Semaphore(limit)
-        self._wait_seconds = wait_seconds
+        self._turns = Turns(limit, wait_seconds, SENTENCE)
 
     async def load(self, reads: Sequence[Read]) -> Rows:
         """One request in one mode: the view's rows, or the other's for all reads. Raises LoadError, but no ViewCannotAnswer."""
         try:
             return await self._view.load(reads)
         except ViewCannotAnswer as reason:
-            async with self._turn():
+            async with self._turns.turn():
                 return replace(await self._other.load(reads), fallback=reason.code)
 
     def begin(self, reads: Sequence[Read], done: Callable[[Rows | None], None]) -> bool:
@@ -50,15 +50,3 @@ class FallbackLoader:
             await self._view.ready()
         except ViewCannotAnswer:
             await self._other.ready()
-
-    @asynccontextmanager
-    async def _turn(self) -> AsyncIterator[None]:
-        try:
-            async with asyncio.timeout(self._wait_seconds):
-                await self._turns.acquire()
-        except TimeoutError as late:
-            raise Overloaded("The view cannot answer, and as many requests as allowed are being answered without it; try again.") from late
-        try:
-            yield
-        finally:
-            self._turns.release()

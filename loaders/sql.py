@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import asyncpg
 
+from loaders.turns import Turns
 from schema import layout, sql
 from schema.definition import Definition
 from schema.loader import Read, Row, Rows, SourceUnavailable
@@ -26,8 +27,9 @@ AWAY = (
     asyncpg.InvalidCatalogNameError,
 )
 
-# for a connection of the pool: more requests than that can be answered are told so
-WAIT_SECONDS = 5.0
+# for a connection of the pool
+CONNECT_SECONDS = 5.0
+SENTENCE = "PostgreSQL answers as many requests as are allowed at once; try again."
 
 # a string: the class is generic in the stubs only
 Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -38,20 +40,27 @@ class SqlLoader:
     """Mode sql.
 
     One query for all reads of the same `by` and fields; several queries of a request see one snapshot. Fragments are made by
-    layout.encode, as the view's were. as_of_ms is when the request was read.
+    layout.encode, as the view's were. as_of_ms is when the request was read. As many loads run at once as the pool has connections;
+    wait_seconds: how long one waits for its turn.
     """
 
-    def __init__(self, pool: asyncpg.Pool, definition: Definition) -> None:
+    def __init__(self, pool: asyncpg.Pool, definition: Definition, wait_seconds: float = 1.0) -> None:
         self._pool = pool
         self._definition = definition
+        self._turns = Turns(pool.get_max_size(), wait_seconds, SENTENCE)
+
+    @property
+    def running(self) -> int:
+        """How many loads are under way."""
+        return self._turns.running
 
     async def load(self, reads: Sequence[Read]) -> Rows:
-        """A row per read in at least one query. Raises SourceUnavailable."""
-        as_of_ms = time.time_ns() // 1_000_000
+        """A row per read in at least one query. Raises SourceUnavailable, Overloaded."""
         groups: dict[_Group, list[str]] = {}
         for read in reads:
             groups.setdefault((read.by, read.fields), []).append(read.value)
-        async with _connection(self._pool) as connection:
+        async with self._turns.turn(), _connection(self._pool) as connection:
+            as_of_ms = time.time_ns() // 1_000_000
             # one query sees one snapshot without being told to
             one_snapshot = connection.transaction(isolation="repeatable_read", readonly=True) if len(groups) > 1 else nullcontext()
             async with one_snapshot:
@@ -100,7 +109,7 @@ async def count(pool: asyncpg.Pool, definition: Definition) -> int:
 @asynccontextmanager
 async def _connection(pool: asyncpg.Pool) -> AsyncIterator[Connection]:
     try:
-        async with pool.acquire(timeout=WAIT_SECONDS) as connection:
+        async with pool.acquire(timeout=CONNECT_SECONDS) as connection:
             yield connection
     except AWAY as error:
         raise SourceUnavailable("PostgreSQL cannot be reached.") from error

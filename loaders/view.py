@@ -1,6 +1,5 @@
 """Reads the materialized view: one pipelined round trip for rows that are there. Never writes, never reads what is missing as 0."""
 
-import asyncio
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
@@ -11,8 +10,9 @@ from redis.exceptions import ClusterDownError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from loaders.after import Behind, Command, Guard, Polls, Send
+from loaders.after import Behind, Guard, Polls
 from loaders.live import Live
+from loaders.sending import Begin, Command, Send, by_pipeline
 from schema import layout, servers
 from schema.definition import Definition
 from schema.generation import Generation
@@ -24,9 +24,6 @@ WATCH_SECONDS = 1.0
 # or somebody else's key, and a fallback would hide it.
 AWAY = (RedisConnectionError, RedisTimeoutError, ClusterDownError)
 
-# so many commands as bytes, and what is called with the replies, some of which may be errors, or with why there are none.
-# False: nothing was sent, and nothing will be called
-Begin = Callable[[bytes, int, Callable[[list[Any] | Exception], None]], bool]
 # A step yields a shard and a command, is sent its reply (which redis-py types no further), and returns what was to be read.
 Asked = tuple[int, Command]
 Step = Generator[Asked, Any, Row | None]
@@ -53,7 +50,7 @@ class ViewLoader:
         begin: Begin | None = None,
     ) -> None:
         self._redis = redis
-        self._send = send or self._by_pipeline
+        self._send = send or by_pipeline(redis)
         self._begin = begin
         self._definition = definition
         self._generation = generation
@@ -236,13 +233,6 @@ class ViewLoader:
             return await self._send(commands)
         except AWAY as error:
             raise ViewUnavailable("Redis cannot be reached.") from error
-
-    async def _by_pipeline(self, commands: Sequence[Command]) -> list[Any]:
-        pipeline = self._redis.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        # redis-py closes the connection of an await that is cancelled: a wave of time-outs would become a wave of connects
-        return await asyncio.shield(pipeline.execute())
 
 
 def _row(live: Live, row_id: str, fields: tuple[str, ...]) -> Step:

@@ -252,6 +252,11 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
     async def ids(self, topics: Iterable[str]) -> Mapping[str, str]:
         return await topic_ids(self._consumer._client, topics)  # aiokafka shows no other way to its connections
 
+    async def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
+        """Those of the group; partitions that have none are missing."""
+        found = {partition: await self._consumer.committed(TopicPartition(*partition)) for partition in partitions}
+        return {partition: offset for partition, offset in found.items() if offset is not None}
+
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         mine = self._consumer.assignment()
         hints = {TopicPartition(*p): o for p, o in offsets.items() if TopicPartition(*p) in mine}

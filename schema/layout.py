@@ -11,7 +11,8 @@
     <view>:<g>.changed:{tag}            of a shard that is published, set: keys whose newest state the view topic lacks
     <view>:<g>.taking:{tag}             those that are on their way there
     {<view>}:publisher                  who publishes, for some seconds
-    <view>:cache:…                      cache-aside's own
+    <view>:<mode>:{<by>:<value>}        of a mode with a cache: what it keeps of a row, or of a lookup value (loaders/cache.py)
+    <view>:<mode>:{<by>:<value>}:lease  who refills it
 
 A shard's header, rows, claimants and sets share the hash tag, so one slot, so one script may touch them and they are lost together.
 So do the pointer to the live generation and the records.
@@ -184,8 +185,12 @@ def generation_key(view: str, generation: str) -> str:
     return f"{{{_word(view)}}}:generation:{generation}"
 
 
-def cache_key(view: str, by: str, value: str) -> str:
-    return f"{_word(view)}:cache:{by}:{value}"
+def cache_key(view: str, mode: str, by: str, value: str) -> str:
+    return f"{_word(view)}:{mode}:{{{by}:{value}}}"
+
+
+def lease_key(cache_key: str) -> str:
+    return f"{cache_key}:lease"
 
 
 class Layout:

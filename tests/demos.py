@@ -18,7 +18,7 @@ from demo.servers.process import NotReadyError, ServerError, free_port
 HOUSE = Path(__file__).parents[1]
 CACHE = HOUSE / ".cache"
 GOES_ON = "Ctrl-C stops everything"
-MODES = ["view", "cache-aside", "sql"]
+MODES = ["view", "cache-aside", "cache-invalidate", "sql"]
 
 
 @contextmanager

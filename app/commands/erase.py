@@ -6,10 +6,9 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 import asyncpg
-import msgspec
 import typer
 import uvloop
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -17,6 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 from redis.exceptions import ResponseError
 
+from app.cached import Cached
 from app.cli import FAILED, CommandError
 from app.clients import Clients, open_clients
 from app.console import console, table
@@ -24,9 +24,8 @@ from app.settings import Settings, read_settings
 from app.telemetry import set_up_logs
 from app.topics import dead_letters
 from app.views import definition_of
-from loaders.cache_aside import Cached
 from loaders.sql import AWAY
-from projectors.apply import StoreUnavailable, reached
+from projectors.apply import StoreUnavailable
 from projectors.clock import SystemClock
 from projectors.dead_letters import CannotDelete, Owner, find_letters, remove_letters
 from projectors.erasure import Erasure, NotSettled, Traces, left_in_sql
@@ -39,7 +38,6 @@ from schema.positions import Partition
 
 SQL_SECONDS = 60.0
 NOTHING = "nothing"
-_UNLINK_IF = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1]) end return 0"
 
 
 class Line(NamedTuple):
@@ -121,9 +119,14 @@ class Erasing:
     lines: list[Line] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
 
+    @property
+    def cached(self) -> Cached:
+        """What caches keep of the row."""
+        return Cached(self.clients.cache, self.definition, self.asked.id)
+
     async def run(self) -> None:
         """Look everywhere, then ask the source, then erase. Raises CommandError where the source still has them."""
-        erasure = Erasure(self.clients.redis, self.definition, self.asked.id, [*self.asked.names, *await self._cached_names()])
+        erasure = Erasure(self.clients.redis, self.definition, self.asked.id, [*self.asked.names, *await self.cached.names()])
         records = await Generations(self.clients.redis, self.definition).all()
         for record in records:
             if self.asked.scan:
@@ -192,37 +195,12 @@ class Erasing:
         bounds = await KafkaReader(self.consumer, self.definition.topics).bounds()
         return {partition: end for partition, (_, end) in bounds.items()}
 
-    async def _cached_names(self) -> list[str]:
-        """The lookup values of the row as cache-aside has it."""
-        stored: Any = await reached(self.clients.cache.get(self._cache_key("id", self.asked.id)))
-        try:
-            cached = msgspec.msgpack.decode(stored or b"", type=Cached)
-        except msgspec.DecodeError:
-            return []
-        names = ["id", *(f.name for f in self.definition.fields)]
-        known = self.definition.lookups if cached.definition == self.definition.fingerprint else ()
-        return [msgspec.json.decode(cached.row[names.index(f.name)], type=str) for f in known]
-
     async def _cache(self, values: set[str]) -> None:
-        cache = self.clients.cache
-        keys = [self._cache_key(f.name, value) for f in self.definition.lookups for value in sorted(values)]
-        if self.asked.scan:
-            for f in self.definition.lookups:
-                keys += [key.decode() async for key in cache.scan_iter(self._cache_key(f.name, "*"), count=1000)]
-        own = [key for key in dict.fromkeys(keys) if await reached(cache.get(key)) == self.asked.id.encode()]
-        row = self._cache_key("id", self.asked.id)
-        found = len(own) + await reached(cache.exists(row))
+        found = await self.cached.find(values, scan=self.asked.scan)
         if found and not self.asked.dry_run:
-            await reached(cache.unlink(row))
-            for key in own:
-                # whoever bears the name now keeps what is kept of them
-                answer: Any = cache.eval(_UNLINK_IF, 1, key, self.asked.id)
-                await reached(answer)
+            await self.cached.erase(found)
         done = "-" if not found else "would be erased" if self.asked.dry_run else "erased"
-        self.lines.append(Line("cache-aside", f"entries: {found}" if found else NOTHING, done))
-
-    def _cache_key(self, by: str, value: str) -> str:
-        return layout.cache_key(self.definition.name, by, value)
+        self.lines.append(Line("caches", f"entries: {len(found)}" if found else NOTHING, done))
 
     async def _letters(self) -> None:
         topic = dead_letters(self.settings, self.definition)

@@ -23,7 +23,7 @@ from app.headers import BadHeaderError
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
 from schema import graphql
-from schema.loader import Loader, Mode, Rows
+from schema.loader import Loader, Mode, Overloaded, Rows
 from schema.positions import Token
 
 Loaders = Mapping[Mode, Loader]
@@ -136,7 +136,11 @@ class Endpoint:
     async def _single(self, call: Call, asked: Asked) -> Answer:
         told = await self._told(call, asked)
         call.outcome = told.code
-        return Answer(self._status(call, told), told.body, [content_type(call.media), *self._row_headers(call, told.rows)])
+        head = [content_type(call.media), *self._row_headers(call, told.rows)]
+        if told.code == Overloaded.code:
+            # a balancer or a client that knows no GraphQL shall know, too
+            return Answer(503, told.body, [*head, (b"retry-after", b"1")])
+        return Answer(self._status(call, told), told.body, head)
 
     async def _batch(self, call: Call, asked: Sequence[Asked]) -> Answer:
         most = self._settings.limit_batch

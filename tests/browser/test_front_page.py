@@ -11,7 +11,7 @@ from tests.browser.arranged import Watched
 from tests.browser.conftest import OpenPage, OpenSite
 from tests.request.arranged import DEFINITION, View
 
-MODES = ["view", "cache-aside", "sql"]
+MODES = ["view", "cache-aside", "cache-invalidate", "sql"]
 SECONDS = re.compile(r"^age \d+\.\d s$")
 ANOTHER_TWEET = "INSERT INTO tweets (user_id, text, created_at) VALUES (1, 'another', now())"
 

@@ -16,7 +16,7 @@ from tests.chaos.scene import USERS, metric
 
 AT_ONCE = 500
 SLOW = 300
-MISSES = 'viewgate_cache_reads_total{outcome="miss"}'
+MISSES = 'viewgate_cache_reads_total{mode="cache-aside",outcome="miss"}'
 
 
 async def test_f22_cold_cache_five_hundred_at_once(scene_with: OpenScene) -> None:

@@ -51,7 +51,7 @@ async def ask(package: Path, client: str, url: str, mode: str = "default", ids: 
     return ran.code, json.loads(ran.out, object_hook=lambda made: {name: value for name, value in made.items() if name != "__typename"})
 
 
-@pytest.mark.parametrize("mode", ["default", "view", "cache-aside", "sql"])
+@pytest.mark.parametrize("mode", ["default", "view", "cache-aside", "cache-invalidate", "sql"])
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_a_client_prints_what_is_stored(package: Path, view: View, serve: Serve, client: str, mode: str) -> None:
     code, printed = await ask(package, client, await serve(), mode)

@@ -17,7 +17,6 @@ from app.topics import dead_letters
 from demo.servers.kafka import create_topics
 from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
-from loaders.cache_aside import CacheAsideLoader
 from projectors.dead_letters import POSITION, Owner, find_letters, position, remove_letters
 from projectors.log import Record
 from projectors.topic_reader import KafkaReader
@@ -30,6 +29,7 @@ from tests.commands.running import run
 from tests.faults.arranged import NAMES, follow, user
 from tests.request.arranged import View
 from tests.request.arranged import user as fields
+from tests.request.cached import cached, entry, settled
 from tests.road import Road, open_road, variables
 
 PERSON, STRANGER = user(1, "ada", "Ada"), user(2, "bob", "Bob")
@@ -42,12 +42,6 @@ LETTERS: list[tuple[str, bytes, bytes]] = [
     ("likes", b"5", b"no JSON"),
 ]
 OTHERS = {letter[2] for letter in LETTERS[2:]}
-
-
-class Quiet:
-    """A Tally that counts nothing."""
-
-    def count(self, outcome: str, rows: int) -> None: ...
 
 
 @pytest.fixture
@@ -91,9 +85,10 @@ async def buried(road: Road, count: int) -> None:
 
 
 async def keep_in_cache(road: Road, *names: str) -> None:
-    cache = CacheAsideLoader(road.redis, road.sql, road.definition, 60, Quiet())
+    cache = cached(road.redis, road.sql)
     rows = await cache.load([Read("username", name, NAMES) for name in names])
     assert None not in rows.rows
+    await settled(cache)
 
 
 async def write_older_generation(road: Road) -> View:
@@ -112,7 +107,7 @@ async def write_older_generation(road: Road) -> View:
 
 async def dump(road: Road) -> dict[bytes, Any]:
     """All rows and claims, and what is cached."""
-    keys = [key async for key in road.redis.scan_iter("user:*") if b"}:" in key or b"}@" in key or b":cache:" in key]
+    keys = [key async for key in road.redis.scan_iter("user:*") if b"}:" in key or b"}@" in key or b":cache-" in key]
     return {key: await road.redis.dump(key) for key in keys}
 
 
@@ -136,7 +131,7 @@ async def test_a_person_is_erased_everywhere_and_a_stranger_loses_nothing(road: 
     assert (code, err) == (0, "")
     assert shown["generation g1 (live)"][0] == "profile, username ada, following_count 1, follower_count 1"
     assert shown["generation g2 (retired)"] == ("profile, username ada", "would be erased")
-    assert shown["cache-aside"] == ("entries: 2", "would be erased")
+    assert shown["caches"] == ("entries: 2", "would be erased")
     assert shown["dead letters"][0].startswith("2 of 5; 1 that cannot be read: ")
     assert await dump(road) == before
 
@@ -147,7 +142,7 @@ async def test_a_person_is_erased_everywhere_and_a_stranger_loses_nothing(road: 
     publish(road, "u", STRANGER, user(2, "ada", "Bob"))
     await road.sunk()
     assert await road.agree() == 1
-    await road.redis.delete(layout.cache_key("User", "username", "ada"))
+    await road.redis.delete(layout.cache_key("User", "cache-aside", "username", "ada"))
     await keep_in_cache(road, "ada")
 
     code, told, err = await erase(road, "1", "--username", "ada")
@@ -155,18 +150,18 @@ async def test_a_person_is_erased_everywhere_and_a_stranger_loses_nothing(road: 
     assert told["PostgreSQL"] == ("nothing", "-")
     assert told["generation g1 (live)"] == ("nothing", "-")
     assert told["generation g2 (retired)"] == ("profile, username ada", "erased")
-    assert told["cache-aside"] == ("entries: 1", "erased")
+    assert told["caches"] == ("entries: 1", "erased")
     assert told["dead letters"][1] == "erased; 3 others written again"
 
     left = await dump(road)
-    assert [key for key in left if key.endswith((b":1", b"g2.old0:{12d}@username:ada"))] == []
-    stranger = [key for key in before if key.endswith((b":2", b":bob")) and not key.startswith(b"user:g1")]
+    assert [key for key in left if key.endswith((b":1", b":1}", b"g2.old0:{12d}@username:ada"))] == []
+    stranger = [key for key in before if key.endswith((b":2", b":2}", b":bob", b":bob}")) and not key.startswith(b"user:g1")]
     assert len(stranger) == 4
     assert [key for key in stranger if left.get(key) is None] == []
     assert await road.redis.hgetall(older.key("2")) == {
         key.encode(): value for key, value in older.encoded(fields(2, "bob", (0, 0, 4, 0), name="Bob")).items()
     }
-    assert await road.redis.get(layout.cache_key("User", "username", "ada")) == b"2"
+    assert (await entry(road.redis, "username", "ada")).row == [b'"2"']
     assert (await road.view.load([Read("username", "ada", ("id",))])).rows == [[b'"2"']]
     assert await road.agree() == 1
     kept = await read_letters(road.settings.kafka_bootstrap, dead_letters(road.settings, road.definition))
@@ -210,19 +205,19 @@ async def test_a_view_that_does_not_follow_is_told_and_force_erases_what_is_ther
 
 
 async def test_names_that_only_the_cache_knows_are_found_by_its_row_or_by_a_scan(road: Road) -> None:
-    async def cached() -> None:
+    async def keeps_her() -> None:
         publish(road, "c", None, PERSON)
         await road.sunk()
         await keep_in_cache(road, "ada")
         publish(road, "d", PERSON, None)
         await road.sunk()
 
-    await cached()
-    assert (await erase(road, "1"))[1]["cache-aside"] == ("entries: 2", "erased")
-    await cached()
-    await road.redis.delete(layout.cache_key("User", "id", "1"))
-    assert (await erase(road, "1"))[1]["cache-aside"] == ("nothing", "-")
-    assert (await erase(road, "1", "--scan"))[1]["cache-aside"] == ("entries: 1", "erased")
+    await keeps_her()
+    assert (await erase(road, "1"))[1]["caches"] == ("entries: 2", "erased")
+    await keeps_her()
+    await road.redis.delete(layout.cache_key("User", "cache-aside", "id", "1"))
+    assert (await erase(road, "1"))[1]["caches"] == ("nothing", "-")
+    assert (await erase(road, "1", "--scan"))[1]["caches"] == ("entries: 1", "erased")
     assert await dump(road) == {}
 
 

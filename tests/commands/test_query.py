@@ -18,7 +18,7 @@ def servers(redis_at: Server, users_at: str, view: View) -> dict[str, str]:
     return {"VIEWGATE_REDIS_URL": redis_at.address, "VIEWGATE_POSTGRES_URL": users_at}
 
 
-@pytest.mark.parametrize("mode", ["view", "cache-aside", "sql"])
+@pytest.mark.parametrize("mode", ["view", "cache-aside", "cache-invalidate", "sql"])
 async def test_every_mode_answers_alike_and_says_which_it_was(servers: dict[str, str], mode: str) -> None:
     code, out, err = await run("query", ADA, "--mode", mode, **servers)
     assert (code, json.loads(out)) == (0, ADAS)

@@ -9,7 +9,7 @@ from demo.servers.server import Server
 from tests.commands.running import run
 from tests.request.arranged import BY_ID, DEFINITION, View
 
-MODES = ("view", "cache-aside", "sql")
+MODES = ("view", "cache-aside", "cache-invalidate", "sql")
 
 
 @pytest.fixture
@@ -68,4 +68,4 @@ async def test_nothing_is_written_but_by_cache_aside(servers: dict[str, str], vi
     assert await connection.fetchval("SELECT count(*) FROM users") == len(BY_ID)
     await connection.close()
     assert added
-    assert all(key.startswith(b"user:cache:") for key in added)
+    assert all(key.startswith(b"user:cache-") for key in added)

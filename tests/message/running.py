@@ -23,7 +23,7 @@ from schema.layout import Layout
 from schema.loader import Mode
 from tests.road import Road
 
-MODES: tuple[Mode, ...] = ("view", "cache-aside", "sql")
+MODES: tuple[Mode, ...] = ("view", "cache-aside", "cache-invalidate", "sql")
 SHORT_SECONDS = 0.05
 
 

@@ -120,7 +120,7 @@ def test_every_key_of_a_row_is_on_the_slot_of_its_shard(key: int | str, build: i
 def test_no_two_sorts_of_key_are_ever_the_same() -> None:
     keys = Layout("User", "g1", 4)
     lookup = DEFINITION.lookups[0]
-    made = [layout.live_key("User"), layout.generation_key("User", "g1"), layout.cache_key("User", "id", "1"), keys.progress]
+    made = [layout.live_key("User"), layout.generation_key("User", "g1"), layout.cache_key("User", "cache-aside", "id", "1"), keys.progress]
     made += [*keys.headers, *(keys.rows_prefix(v, b) + "1" for v in range(4) for b in "01")]
     made += [keys.claims_prefix(v, b, lookup) + "1" for v in range(4) for b in "01"]
     assert len(set(made)) == len(made)

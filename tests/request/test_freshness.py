@@ -299,7 +299,7 @@ async def test_over_http_a_write_is_waited_for_or_refused_by_a_code(written: Wri
     for token, code in (("now", "BAD_AFTER"), ("0/16B3748", "AFTER_UNSUPPORTED")):
         answer = await client.post("/graphql", json=ADA, headers={"viewgate-after": token})
         assert (answer.status_code, answer.json()["errors"][0]["extensions"]) == (400, {"code": code})
-    for mode in ("sql", "cache-aside"):
+    for mode in ("sql", "cache-aside", "cache-invalidate"):
         answer = await client.post("/graphql", json=ADA, headers={"viewgate-after": "tweets:0:9", "viewgate-mode": mode})
         assert answer.json()["errors"][0]["extensions"] == {"code": "AFTER_UNSUPPORTED"}
         assert "ask in mode view" in answer.json()["errors"][0]["message"]

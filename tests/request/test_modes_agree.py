@@ -15,7 +15,7 @@ from tests.request.conftest import Open
 
 pytestmark = pytest.mark.servers
 
-MODES: tuple[Mode, ...] = ("view", "cache-aside", "sql")
+MODES: tuple[Mode, ...] = ("view", "cache-aside", "cache-invalidate", "sql")
 IDS = st.sampled_from([stored["id"] for stored in USERS] + ["99", "0", str(2**63 - 1)])
 NAMES = st.sampled_from([stored["username"] for stored in USERS] + ["nobody", "", "ADA", "a:b", "\0", '"'])
 FIELDS = st.sampled_from(["id", "__typename", *(f.camel for f in DEFINITION.fields)])
@@ -78,7 +78,7 @@ async def client(view: View, open_gateway: Open) -> httpx.AsyncClient:
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(body=operation())
 async def test_the_modes_answer_with_the_same_bytes(client: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    answers = [await ask(client, body, mode) for mode in (*MODES, "cache-aside")]
+    answers = [await ask(client, body, mode) for mode in (*MODES, "cache-aside", "cache-invalidate")]
     assert b'"errors"' not in answers[0]
     assert answers.count(answers[0]) == len(answers)
 

@@ -28,7 +28,7 @@ async def test_the_gateway_starts_and_answers_while_all_its_servers_are_away(ope
     client = await open_gateway(redis_url=f"redis://{NOWHERE}", postgres_url=f"postgresql://{NOWHERE}/none")
     assert (await client.get("/livez")).status_code == 200
     assert (await client.get("/readyz")).status_code == 503
-    for mode in ("view", "cache-aside", "sql"):
+    for mode in ("view", "cache-aside", "cache-invalidate", "sql"):
         answer = await client.post("/graphql", json=ADA, headers={"viewgate-mode": mode})
         assert answer.headers["viewgate-mode"] == mode
         assert answer.json()["data"] == {"user": None}
@@ -46,7 +46,7 @@ async def test_redis_is_killed_and_comes_back(open_gateway: Open, tmp_path: Path
         away = await client.post("/graphql", json=ADA)
         assert away.json()["errors"][0]["extensions"] == {"code": "UNAVAILABLE"}
         assert away.json()["errors"][0]["message"] == "Redis cannot be reached."
-        for mode in ("sql", "cache-aside"):
+        for mode in ("sql", "cache-aside", "cache-invalidate"):
             assert (await client.post("/graphql", json=ADA, headers={"viewgate-mode": mode})).json() == ADAS
         await server.process.start()
         await write_view(server)

@@ -20,10 +20,11 @@ from app import shared_connection
 from app.clients import open_clients, open_redis
 from app.pool import Pool
 from app.settings import Settings
-from app.shared_connection import Command, SharedConnection
+from app.shared_connection import SharedConnection
 from demo.servers import redis as redis_server
 from demo.servers.process import Process
 from demo.servers.server import Server
+from loaders.sending import Command
 from tests.request.conftest import CACHE
 
 SECONDS = 1.0
