@@ -19,7 +19,7 @@ help: ## this list
 	@echo "FAULT=f5           only this one, FRESH=1 also what has passed: faults"
 	@echo "PYTHON=python3.12  the Python that .venv is made of"
 
-demo: .venv/ready ## the whole stack with users, live changes, one query in three modes; Ctrl-C stops it
+demo: .venv/ready ## the whole stack with users, live changes, one query in four modes; Ctrl-C stops it
 	@exec $(VIEWGATE) demo $(DEMO)
 
 shop: .venv/ready ## the same with customers and their orders

@@ -1,4 +1,4 @@
-"""`viewgate demo`: the real stack, a scenario's seed, the main job, and one query answered in all three modes."""
+"""`viewgate demo`: the real stack, a scenario's seed, the main job, and one query answered in all modes."""
 
 import asyncio
 import importlib.util
@@ -80,7 +80,7 @@ def demo(
     reload: Annotated[bool, typer.Option("--reload", help="Start gateway and projector again when a source file changes.")] = False,
     cdc: Annotated[bool, typer.Option("--cdc", help="Services write PostgreSQL, and Debezium publishes: change data capture.")] = False,
 ) -> None:
-    """Start Kafka, Redis, PostgreSQL, a projector and the gateway; seed them; answer one query in three modes; go on until Ctrl-C.
+    """Start Kafka, Redis, PostgreSQL, a projector and the gateway; seed them; answer one query in four modes; go on until Ctrl-C.
 
     \b
     Examples:
@@ -188,9 +188,10 @@ def _place(opened: AsyncExitStack, asked: Asked, servers: Stack) -> Place:
 
 
 async def _start(opened: AsyncExitStack, asked: Asked, place: Place) -> list[Process]:
-    """Projector and gateway."""
+    """Projector, invalidator and gateway."""
     processes = [
         service("projector", ("app", "project"), place.folder, place.environment),
+        service("invalidator", ("app", "invalidate"), place.folder, place.environment),
         service("gateway", ("app", "serve"), place.folder, place.environment, answers(f"{asked.url}/livez")),
     ]
     for process in processes:

@@ -1,7 +1,7 @@
 """Reads rows from a cache in Redis, those that are not there from `source`, and keeps them: the two modes with a cache.
 
 One request at a time asks SQL for a row: the others of this process wait with it, and those of other processes for its lease. A row is
-asked for again a little before it is stale, by one request that does not wait for it (XFetch, Vattani et al. 2015). docs/comparison.md
+asked for again a little before it is stale, by one request that does not wait for it (XFetch, Vattani et al. 2015). docs/caching.md
 says what each setting prevents.
 """
 

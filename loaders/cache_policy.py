@@ -1,4 +1,4 @@
-"""How long a cache keeps what, and when it is asked for again: pure, but for the dice. What each setting prevents: docs/comparison.md."""
+"""How long a cache keeps what, and when it is asked for again: pure, but for the dice. What each setting prevents: docs/caching.md."""
 
 import math
 import random

@@ -254,8 +254,7 @@ class KafkaLog(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka's c
 
     async def committed(self, partitions: Iterable[Partition]) -> Mapping[Partition, int]:
         """Those of the group; partitions that have none are missing."""
-        found = {partition: await self._consumer.committed(TopicPartition(*partition)) for partition in partitions}
-        return {partition: offset for partition, offset in found.items() if offset is not None}
+        return {p: offset for p in partitions if (offset := await self._consumer.committed(TopicPartition(*p))) is not None}
 
     async def commit(self, offsets: Mapping[Partition, int]) -> None:
         mine = self._consumer.assignment()

@@ -191,7 +191,7 @@ async def _keys(asked: Asked) -> Finding:
 @POSTGRES.check(
     "indexes",
     "an index that begins with the column that an aggregate counts by, or a lookup looks in",
-    warning="there is none: modes sql and cache-aside, and a fallback, read the whole table for each user",
+    warning="there is none: all modes but view, and a fallback, read the whole table for each user",
     mend="`CREATE INDEX CONCURRENTLY ON … (…)`.",
 )
 async def _indexes(asked: Asked) -> Finding:

@@ -21,6 +21,7 @@ from schema.loader import Mode
 MODES: Mapping[Mode, str] = {
     "view": "One hash in Redis, kept up to date by projectors.",
     "cache-aside": "A cache in Redis that may be stale, else PostgreSQL.",
+    "cache-invalidate": "A cache in Redis that the change stream keeps clean, else PostgreSQL.",
     "sql": "Counted in PostgreSQL for each request.",
 }
 NOT_ALLOWED = "This gateway answers in one mode. VIEWGATE_ALLOW_MODE_HEADER=true lets a request choose."

@@ -1,4 +1,4 @@
-"""The front page, live: what it shows of three modes, while data changes and while nothing answers."""
+"""The front page, live: what it shows of all modes, while data changes and while nothing answers."""
 
 import asyncio
 import re

@@ -85,7 +85,7 @@ async def buried(road: Road, count: int) -> None:
 
 
 async def keep_in_cache(road: Road, *names: str) -> None:
-    cache = cached(road.redis, road.sql)
+    cache = cached(road.redis, road.sql, definition=road.definition)
     rows = await cache.load([Read("username", name, NAMES) for name in names])
     assert None not in rows.rows
     await settled(cache)

@@ -34,7 +34,7 @@ def publish(road: Road, op: str, before: Row | None, after: Row | None) -> None:
 
 
 def reader(road: Road, source: Loader | None = None) -> CacheAsideLoader:
-    return cached(road.redis, source or road.sql, None, "cache-invalidate", ttl=3600, stale_while_revalidate=0)
+    return cached(road.redis, source or road.sql, None, "cache-invalidate", road.definition, ttl=3600, stale_while_revalidate=0, lease=60)
 
 
 async def started(road: Road, said: Path) -> asyncio.subprocess.Process:

@@ -14,6 +14,7 @@ from loaders.cache_aside import CacheAsideLoader
 from loaders.cache_policy import Policy
 from loaders.sending import by_pipeline
 from schema import layout
+from schema.definition import Definition
 from schema.loader import Loader, Mode, Read, Rows
 from tests.request.arranged import DEFINITION, MemoryLoader
 
@@ -53,10 +54,18 @@ class SlowLoader:
         await self.loader.ready()
 
 
-def cached(redis: Redis, source: Loader, tally: Counts | None = None, mode: Mode = "cache-aside", **policy: float) -> CacheAsideLoader:
+def cached(
+    redis: Redis,
+    source: Loader,
+    tally: Counts | None = None,
+    mode: Mode = "cache-aside",
+    definition: Definition = DEFINITION,
+    **policy: float,
+) -> CacheAsideLoader:
     """As a process of its own would have it. policy: as in Policy, without early refreshes if it says nothing of them."""
     how = Policy(**({"early": 0.0} | policy))
-    return CacheAsideLoader(Cache(DEFINITION, mode, by_pipeline(redis), None, how.lease), source, DEFINITION, how, tally or Counts(), mode)
+    cache = Cache(definition, mode, by_pipeline(redis), None, how.lease)
+    return CacheAsideLoader(cache, source, definition, how, tally or Counts(), mode)
 
 
 async def settled(*readings: CacheAsideLoader) -> None:
@@ -67,7 +76,7 @@ async def settled(*readings: CacheAsideLoader) -> None:
 
 
 async def keep(redis: Redis, *reads: Read, source: Loader | None = None, **policy: float) -> None:
-    reading = cached(redis, source or MemoryLoader(), None, "cache-aside", **policy)
+    reading = cached(redis, source or MemoryLoader(), None, "cache-aside", DEFINITION, **policy)
     await reading.load(reads)
     await settled(reading)
 

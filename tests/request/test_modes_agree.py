@@ -1,4 +1,4 @@
-"""The three modes give the same bytes, over whatever is asked; against real Redis and PostgreSQL."""
+"""The modes give the same bytes, over whatever is asked; against real Redis and PostgreSQL."""
 
 import json
 from typing import Any

@@ -7,7 +7,7 @@ import pytest
 
 from schema import limits
 from schema.compile import Plans
-from schema.loader import FieldMissing, SourceUnavailable, ViewNotReady
+from schema.loader import FieldMissing, Overloaded, SourceUnavailable, ViewNotReady
 from tests.request.arranged import ADA, ADAS, OWN, MemoryLoader
 from tests.request.conftest import Open
 
@@ -79,6 +79,14 @@ async def test_where_it_is_allowed_the_header_chooses_the_mode(open_over: Open) 
     refused = await client.post("/graphql", json={"query": ADA}, headers={"viewgate-mode": "magic"})
     assert (refused.status_code, refused.json()["errors"][0]["extensions"]) == (400, {"code": "BAD_MODE"})
     assert refused.headers["viewgate-mode"] == "view"
+
+
+async def test_more_than_may_be_answered_at_once_is_a_503_that_says_when_to_come_again(open_over: Open) -> None:
+    client = await open_over(MemoryLoader(error=Overloaded("As many as may.")))
+    answer = await client.post("/graphql", json={"query": ADA})
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json()["errors"][0]["extensions"] == {"code": "OVERLOADED"}
+    assert answer.json()["data"] == {"user": None}
 
 
 async def test_elsewhere_the_header_is_refused_even_if_it_changes_nothing(open_over: Open) -> None:

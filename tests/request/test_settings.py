@@ -13,7 +13,7 @@ from redis.asyncio.connection import SSLConnection
 from app.audit_metrics import AuditMetrics
 from app.cluster.url import parse_cluster_url
 from app.settings import Settings, SettingsError, read_settings
-from app.telemetry import GatewayMetrics, ProjectorMetrics, set_up_logs
+from app.telemetry import GatewayMetrics, InvalidatorMetrics, ProjectorMetrics, set_up_logs
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -87,9 +87,11 @@ def test_every_setting_and_every_metric_has_a_line_in_the_docs() -> None:
     text = "".join(path.read_text() for path in DOCS.glob("*.md"))
     settings = [f"| `VIEWGATE_{name.upper()}` |" for name in Settings.model_fields]
     metrics = [
-        f"| `{_exposed(metric)}` |" for kept in (GatewayMetrics(), ProjectorMetrics(), AuditMetrics()) for metric in kept.registry.collect()
+        f"| `{_exposed(metric)}` |"
+        for kept in (GatewayMetrics(), ProjectorMetrics(), InvalidatorMetrics(), AuditMetrics())
+        for metric in kept.registry.collect()
     ]
-    assert len(metrics) == 16
+    assert len(metrics) == 20
     assert [line for line in settings + metrics if line not in text] == []
 
 
