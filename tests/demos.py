@@ -49,7 +49,7 @@ async def running(folder: Path, *options: str) -> AsyncIterator[tuple[asyncio.su
 
 
 async def once(folder: Path, *options: str) -> str:
-    """The output of a demo that ends after its answers: three of them alike, and no process left."""
+    """The output of a demo that ends after its answers: four of them alike, and no process left."""
     async with running(folder, "--once", *options) as (process, log):
         assert await asyncio.wait_for(process.wait(), 180) == 0, log.read_text()
         output = log.read_text()
@@ -60,7 +60,7 @@ async def once(folder: Path, *options: str) -> str:
 
 def alike(output: str) -> str:
     """The one answer that every mode has given."""
-    answers = re.findall(r"^ *(view|cache-aside|sql) +[0-9.]+ ms +(\{.*\})$", output, re.MULTILINE)
+    answers = re.findall(r"^ *(view|cache-aside|cache-invalidate|sql) +[0-9.]+ ms +(\{.*\})$", output, re.MULTILINE)
     assert [mode for mode, _ in answers] == MODES, output
     assert len({answer for _, answer in answers}) == 1
     return str(answers[0][1])

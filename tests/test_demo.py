@@ -30,12 +30,12 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.mark.servers
-async def test_the_demo_answers_one_query_alike_in_three_modes_with_everything_embedded(folder: Path) -> None:
+async def test_the_demo_answers_one_query_alike_in_four_modes_with_everything_embedded(folder: Path) -> None:
     assert re.search(r'"followerCount": [1-9]', alike(await once(folder, "--embedded")))
 
 
 @pytest.mark.servers
-async def test_the_demo_answers_one_query_alike_in_three_modes_with_real_servers(folder: Path) -> None:
+async def test_the_demo_answers_one_query_alike_in_four_modes_with_real_servers(folder: Path) -> None:
     await need_real_servers()
     await once(folder)
     # what the first run stored is there again
