@@ -8,7 +8,6 @@ it must be what the history amounts to, or the run fails. Nothing changes meanwh
 """
 
 import asyncio
-import os
 import random
 import resource
 import time
@@ -31,7 +30,7 @@ from app.clients import open_redis
 from app.settings import Settings
 from bench.command import viewgate
 from bench.history import COUNTS, Amounts, History, Part
-from bench.machine import machine, versions
+from bench.machine import cpu_seconds, machine, versions
 from bench.readers import Readers, Reads
 from demo import seed
 from demo.publish import Publisher
@@ -172,11 +171,11 @@ class Run:
 
     async def _timed(self, what: str, projectors: Mapping[str, int], work: Awaitable[object]) -> Timed:
         pids = {**{server.name: server.process.pid for server in self._servers if server.process}, **projectors}
-        before, since = {name: _cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
+        before, since = {name: cpu_seconds(pid) for name, pid in pids.items()}, time.monotonic()
         mine, children = time.process_time(), resource.getrusage(resource.RUSAGE_CHILDREN)
         await work
         seconds = time.monotonic() - since
-        used = {name: _cpu_seconds(pid) - before[name] for name, pid in pids.items()}
+        used = {name: cpu_seconds(pid) - before[name] for name, pid in pids.items()}
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         used["readers"] = time.process_time() - mine
         used["rebuild"] = ended.ru_utime + ended.ru_stime - children.ru_utime - children.ru_stime
@@ -201,15 +200,6 @@ async def _live(redis: Redis) -> None:
 async def _seen(reads: Reads, generation: str) -> None:
     if reads.generations[-1:] != [generation]:
         raise NotReadyError(f"readers still read {reads.generations}")
-
-
-def _cpu_seconds(pid: int) -> float:
-    """What a process that runs has used until now. Linux only: 0 elsewhere."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return 0.0
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _show(figures: Figures) -> None:
