@@ -117,7 +117,7 @@ def effort(kind: str, seconds: float, **given: Any) -> Effort:
         "redis_cpu",
         "postgres_cpu",
     )
-    counts = {"reads": 0, "changes": 0} | dict.fromkeys(names)
+    counts: dict[str, Any] = {"reads": 0, "changes": 0} | dict.fromkeys(names)
     return Effort(mode="view", kind=kind, seconds=seconds, **(counts | given))
 
 
