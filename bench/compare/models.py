@@ -9,7 +9,7 @@ from bench.compare import hits
 from bench.compare.costs import BreakEven, Model, Prices, Use, break_even_kept, break_even_ratio, break_even_skew, cost
 from bench.compare.results import Results
 from bench.compare.statistics import Estimate, Floats, Integers, bootstrap
-from bench.compare.units import repeats, work
+from bench.compare.units import repeats, seconds, work
 from schema.loader import Mode
 
 REFERENCE_RATE = 1_000.0
@@ -82,6 +82,16 @@ def by(results: Results, one: Mode, other: Mode, prices: Prices) -> Estimate | N
     def of(made: Models) -> float | None:
         above, below = (cost(made[mode], prices, use(results)) for mode in (one, other))
         return above.total / below.total if above and below and below.total else None
+
+    return _estimated(results, [one, other], of)
+
+
+def changes_by(results: Results, one: Mode, other: Mode) -> Estimate | None:
+    """CPU of one change, all servers, by what the other's costs. None: not measured."""
+
+    def of(made: Models) -> float | None:
+        above, below = (seconds(made[mode].write) for mode in (one, other))
+        return above / below if above is not None and below else None
 
     return _estimated(results, [one, other], of)
 

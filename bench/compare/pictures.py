@@ -15,8 +15,10 @@ from PIL import Image
 from schema.loader import Mode
 
 INCHES = (5.8, 4.0)
-DOTS_PER_INCH = 190
+DOTS_PER_INCH = 170
 COLOURS = 96
+# letters of a legend that has room for four beside each other
+SHORT = 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +108,16 @@ def _png(plot: Plot, theme: Theme) -> bytes:
         plot.draw(axes, theme)
         handles, labels = axes[0].get_legend_handles_labels()
         if labels:
-            figure.legend(handles, labels, loc="outside lower left", ncols=4 if len(labels) == 4 else 3)
+            figure.legend(handles, labels, loc="outside lower left", ncols=4 if sum(map(len, labels)) < SHORT else 3)
         return _few_colours(figure)
 
 
 def _few_colours(figure: Figure) -> bytes:
     """A third of the bytes, and nothing is seen of it."""
     whole, few = io.BytesIO(), io.BytesIO()
-    figure.savefig(whole, format="png")
-    Image.open(whole).convert("RGB").quantize(COLOURS).save(few, "png", optimize=True)
+    figure.savefig(whole, format="rgba")
+    size = (round(INCHES[0] * DOTS_PER_INCH), round(INCHES[1] * DOTS_PER_INCH))
+    Image.frombytes("RGBA", size, whole.getvalue()).convert("RGB").quantize(COLOURS).save(few, "png", optimize=True)
     return few.getvalue()
 
 

@@ -21,17 +21,15 @@ HATCHES = {"gateway": "", "projector": "//", "redis": "..", "postgres": "\\\\"}
 RATIOS = np.logspace(-2, 3, 61)
 
 
-def efforts(digest: Digest) -> Iterator[Plot]:
-    """CPU of reads and of changes, and what PostgreSQL and Redis were asked."""
-    for kind, what, table in (("reads", "1,000 reads", load(digest)), ("writes", "1,000 changes", writes(digest))):
-        told = {mode: work(digest.results, mode, kind) for mode in digest.results.modes}
-        whole = "; ".join(f"{mode} {_sum(one)}" for mode, one in told.items())
-        alt = f"CPU milliseconds of each server for {what}, in stacked bars, a bar for each mode: {whole}."
-        yield Plot(f"cpu-of-{kind}", f"CPU for {what}", alt, partial(_stacked, digest.results, kind, what))
-        asked = (
-            f"Queries and rows of PostgreSQL and commands of Redis for {what}, a group of bars for each; the table beneath has the numbers."
-        )
-        yield Plot(f"asked-for-{kind}", f"What servers are asked, for {what}", asked, partial(_asked, table, what))
+def efforts(digest: Digest, kind: str) -> Iterator[Plot]:
+    """CPU of "reads" or of "writes", and what PostgreSQL and Redis were asked."""
+    what, table = ("1,000 reads", load(digest)) if kind == "reads" else ("1,000 changes", writes(digest))
+    told = {mode: work(digest.results, mode, kind) for mode in digest.results.modes}
+    whole = "; ".join(f"{mode} {_sum(one)}" for mode, one in told.items())
+    alt = f"CPU milliseconds of each server for {what}, in stacked bars, a bar for each mode: {whole}."
+    yield Plot(f"cpu-of-{kind}", f"CPU for {what}", alt, partial(_stacked, digest.results, kind, what))
+    asked = f"Queries and rows of PostgreSQL and commands of Redis for {what}, a group of bars for each; the table beneath has the numbers."
+    yield Plot(f"asked-for-{kind}", f"What servers are asked, for {what}", asked, partial(_asked, table, what))
 
 
 def _sum(one: Work) -> str:

@@ -7,6 +7,7 @@ one: what Student's t would add is added.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import NormalDist
 
 import numpy as np
@@ -148,11 +149,17 @@ def bootstrap(count: int, statistic: Statistic, seed: int) -> Estimate:
     value = float(statistic(np.ones((1, count), dtype=np.int64))[0])
     if count < 2:
         return Estimate(value, None, None, count)
-    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
-    # of few repeats there are few different draws: each is looked at once
-    weights, times = np.unique(drawn, axis=0, return_counts=True)
+    weights, times = _drawn(count, seed)
     low, high = _ends(statistic(weights), times, _tail(count))
     return Estimate(value, low, high, count)
+
+
+@lru_cache(maxsize=16)
+def _drawn(count: int, seed: int) -> tuple[Integers, Integers]:
+    """How often each repeat was drawn, and how often so: of few repeats there are few different draws, and each is looked at once."""
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=DRAWS)
+    weights, times = np.unique(drawn, axis=0, return_counts=True)
+    return weights, times
 
 
 def _tail(count: int) -> float:

@@ -35,6 +35,12 @@ def work(results: Results, mode: Mode, kind: str, weights: Integers | None = Non
     return Work(**{server: _cpu(results, mode, kind, server, weights) for server in SERVERS})
 
 
+def seconds(spent: Work) -> float | None:
+    """Of all servers together. None: one of them was not measured."""
+    told = [part for part in msgspec.structs.astuple(spent) if part is not None]
+    return sum(told) if len(told) == len(SERVERS) else None
+
+
 def _cpu(results: Results, mode: Mode, kind: str, server: str, weights: Integers | None) -> float | None:
     if server not in WORKERS[mode]:
         return 0.0
