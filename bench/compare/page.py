@@ -46,7 +46,7 @@ def page(digest: Digest, sections: Sequence[Section], pictures: Mapping[str, Pic
         about=escape(results.about),
         run=escape(f"{results.began} · {results.machine} · seed {results.seed}"),
         banner=f'<p class="banner">{escape(why)}</p>' if (why := why_none(digest)) else "",
-        contents="".join(f'<a href="#{name}">{escape(title)}</a>' for name, title in _contents(sections)),
+        contents="".join(f'<a href="#{name}">{name}</a>' for name in _contents(sections)),
         summary=_table(tables.summary(digest)),
         legend="The small numbers are 95 % intervals over repeats. Rows from Redis: of a warm cache. Cents: at the prices below.",
         decisions=_decisions(sentences),
@@ -54,9 +54,8 @@ def page(digest: Digest, sections: Sequence[Section], pictures: Mapping[str, Pic
     )
 
 
-def _contents(sections: Sequence[Section]) -> list[tuple[str, str]]:
-    named = [(section.name, section.title) for section in sections]
-    return [("summary", "At a glance"), *named, ("verdict", "Verdict"), ("method", "Method")]
+def _contents(sections: Sequence[Section]) -> list[str]:
+    return ["summary", *(section.name for section in sections), "verdict", "method"]
 
 
 def _section(section: Section, digest: Digest, pictures: Mapping[str, Picture]) -> str:

@@ -29,7 +29,7 @@ def sections(digest: Digest) -> list[Section]:
     return [
         Section("latency", "Latency at fixed rates", _LATENCY, list(plots.latency(digest)), [tables.latency(digest)]),
         Section(
-            "saturation",
+            "throughput",
             "Throughput against p99",
             _SATURATION,
             [plots.saturation(digest)],
@@ -45,7 +45,7 @@ def sections(digest: Digest) -> list[Section]:
         Section("staleness", "Staleness", _STALENESS, list(plots.staleness(digest)), [tables.staleness(digest)]),
         Section("load", "Load of reads", _LOAD, list(plots_of_costs.efforts(digest, "reads")), [tables.load(digest)]),
         Section(
-            "writes",
+            "changes",
             "What changes cost, and memory",
             _WRITES,
             [*plots_of_costs.efforts(digest, "writes"), plots_of_costs.kept(digest)],

@@ -108,11 +108,11 @@ def costs(digest: Digest) -> Table:
         parts = [None] * 4 if told is None else [part * CENTS for part in (told.reads, told.writes, told.memory, told.beside)]
         total = digest.totals[mode]
         rows.append((mode, [total.scaled(CENTS) if total else None, *parts]))
-    return Table("costs", "Cents for a million reads", ["", "total", "reads", "changes", "memory", "beside"], rows)
+    return Table("costs", "Cents for a million reads", ["", "total", "reads", "changes", "memory", "what the view alone needs"], rows)
 
 
 def break_evens(digest: Digest) -> Table:
-    columns = ["", "reads per change", "95 % interval", "skew", "share of users that are read"]
+    columns = ["", "reads per change", "95 % interval", "skew", "share of users that are read, 0 to 1"]
     rows = [(f"view and {one.other}", [_even(one.ratio), _ends(one.ratio_ends), *_of_cache(one)]) for one in digest.evens]
     return Table("break-evens", "Where two modes cost the same", columns, rows)
 
@@ -154,7 +154,7 @@ def summary(digest: Digest) -> Table:
         row("MB in Redis", lambda mode: dict(memory(digest).rows)[mode][1]),
         row("cents for a million reads", lambda mode: total.scaled(CENTS) if (total := digest.totals[mode]) else None),
     ]
-    return Table("summary", "The four ways at a glance", ["", *digest.results.modes], rows)
+    return Table("summary", "All modes at a glance", ["", *digest.results.modes], rows)
 
 
 # heading, number of Effort, and in how many of its units for 1,000 reads or changes it is told

@@ -68,9 +68,7 @@ def verdict(digest: Digest) -> list[Sentence]:
         *(sentence for mode in others for sentence in _decision(digest, mode)),
         *_levels(digest),
         *_wrong(digest),
-        *(sentence for mode in others for sentence in _compared(digest, mode)),
-        *(sentence for mode in others for sentence in _break_evens(digest, mode)),
-        *(_won(digest, mode) for mode in others),
+        *(sentence for mode in others for sentence in (*_compared(digest, mode), *_break_evens(digest, mode), _won(digest, mode))),
     ]
 
 
@@ -191,11 +189,8 @@ def _won(digest: Digest, other: Mode) -> Sentence:
     ours, theirs = sizes.get("view"), sizes.get(other)
     if isinstance(ours, float) and isinstance(theirs, float | int) and theirs < ours:
         won.append(f"memory ({told(theirs)} MB against {told(ours)} MB)")
-    tables = ("latency", "saturation", "costs", "load", "writes", "memory")
-    return Sentence(
-        f"Where {other} does better than the view: {'; '.join(won)}." if won else f"In nothing that was compared did {other} do better.",
-        tables,
-    )
+    words = f"Where {other} does better than the view: {'; '.join(won)}." if won else f"In nothing that was compared did {other} do better."
+    return Sentence(words, (*dict.fromkeys(comparison.table for comparison in COMPARISONS), "memory"))
 
 
 def _latency(percentile: float) -> Callable[[Digest, Mode], Estimate | None]:
