@@ -32,14 +32,14 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     celebrity: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.0
     reads_per_write: Positive = 10.0
     publishing: Publishing = "capture"
-    rates: list[Positive] = [200.0, 1_000.0]
-    fractions: list[Share] = [0.25, 0.5, 0.75, 0.9]
+    rates: tuple[Positive, ...] = (200.0, 1_000.0)
+    fractions: tuple[Share, ...] = (0.25, 0.5, 0.75, 0.9)
     page: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     cold: bool = False
     ttl_seconds: Positive = 60.0
-    hit_skews: list[float] = [0.0, 0.8, 1.2]
-    hit_ttls: list[Positive] = [1.0, 5.0, 20.0]
-    faults: list[Fault] = ["redis restart", "cold cache", "slow postgres"]
+    hit_skews: tuple[float, ...] = (0.0, 0.8, 1.2)
+    hit_ttls: tuple[Positive, ...] = (1.0, 5.0, 20.0)
+    faults: tuple[Fault, ...] = ("redis restart", "cold cache", "slow postgres")
     seconds: Positive = 8.0
     repeats: Whole = 5
 
@@ -50,8 +50,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             users=min(self.users, 2_000),
             publishing="single-write",
             rates=self.rates[:1],
-            fractions=[0.5, 0.8],
-            hit_skews=[self.hit_skews[0], self.hit_skews[-1]],
+            fractions=(0.5, 0.8),
+            hit_skews=(self.hit_skews[0], self.hit_skews[-1]),
             hit_ttls=self.hit_ttls[:1],
             faults=self.faults[:1],
             seconds=2.0,
