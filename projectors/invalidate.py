@@ -59,11 +59,13 @@ class SinkTables:
 
     def __init__(self, pool: asyncpg.Pool, definition: Definition, away: tuple[type[Exception], ...]) -> None:
         self._pool, self._definition, self._away = pool, definition, away
+        self._is_there = False
 
     async def have(self, ends: Mapping[Partition, int]) -> bool:
         """Raises StoreUnavailable."""
         try:
-            if await self._pool.fetchval("SELECT to_regclass($1)", sql.POSITIONS) is None:
+            self._is_there = self._is_there or await self._pool.fetchval("SELECT to_regclass($1)", sql.POSITIONS) is not None
+            if not self._is_there:
                 return True
             stored = await self._pool.fetch(sql.positions(), list(self._definition.topics))
         except self._away as away:

@@ -11,7 +11,7 @@ from bench.compare import effort, reading
 from bench.compare.faults import timeline
 from bench.compare.generators import START_SECONDS, Generators
 from bench.compare.journal import Measured
-from bench.compare.results import Discarded, Hits, Timing
+from bench.compare.results import Discarded, Effort, Hits, Timing
 from bench.compare.scenario import Scenario
 from bench.compare.stack import MODES, Compared, Residence, equal
 from bench.compare.staleness import staleness
@@ -77,7 +77,7 @@ class Comparison:
     async def _times(self, repeat: int, mode: Mode) -> Measured:
         measured = Measured(cell=f"times {repeat} {mode}")
         async with self.made.residence(mode, warm=not self.scenario.cold) as running:
-            closed = await self.generators.read(running, rate=0, seconds=self.scenario.seconds / 2, name=f"{repeat}")
+            closed = await self.generators.read(running, 0, self.scenario.seconds / 2, f"{repeat}")
             measured.capacity = sum(one.outcome == "ok" for one in closed.reads) / closed.seconds
             first = self.known.get(f"times 0 {mode}", measured).capacity or measured.capacity
             rates = [(rate, None) for rate in self.scenario.rates] + [(first * part, part) for part in self.scenario.fractions]
@@ -124,27 +124,27 @@ class Comparison:
             )
 
     async def _effort(self, mode: Mode) -> Measured:
-        measured, seconds = Measured(cell=f"effort {mode}"), self.scenario.seconds
-        rate = min(self.scenario.rates)
-        for kind in ("reads", "writes", "idle"):
-            # warm: what was read to warm it up counts for nobody, so it is another gateway's
-            async with self.made.residence(mode) as warmed:
-                await warmed.gateway.restart()
-                before, began = {**await effort.servers(self.made), **effort.ours(warmed)}, time.monotonic()
-                reads = changes = 0
-                if kind == "reads":
-                    reads = len((await self.generators.read(warmed, rate, seconds, kind)).reads)
-                elif kind == "writes":
-                    changes = (await self.generators.write(self.generators.changes(rate), seconds, 0.0, kind)).changes
-                    await self.made.written()
-                else:
-                    await asyncio.sleep(seconds)
-                own = effort.ours(warmed)
-                lasted = time.monotonic() - began
-                await warmed.gateway.stop()
-                after = {**await effort.servers(self.made), **own}
-                measured.efforts.append(effort.effort(mode, kind, lasted, reads, changes, before, after))
+        measured = Measured(cell=f"effort {mode}")
+        async with self.made.residence(mode) as running:
+            for kind in ("reads", "writes", "idle"):
+                # what was done before, such as to warm it up, is counted when its connections end
+                await running.gateway.restart()
+                measured.efforts.append(await self._stretch(running, kind))
         return measured
+
+    async def _stretch(self, running: Residence, kind: str) -> Effort:
+        rate, seconds, reads, changes = min(self.scenario.rates), self.scenario.seconds, 0, 0
+        before, began = {**await effort.servers(self.made), **effort.ours(running)}, time.monotonic()
+        if kind == "reads":
+            reads = len((await self.generators.read(running, rate, seconds, kind)).reads)
+        elif kind == "writes":
+            changes = (await self.generators.write(self.generators.changes(rate), seconds, kind)).changes
+            await self.made.written()
+        else:
+            await asyncio.sleep(seconds)
+        lasted, own = time.monotonic() - began, effort.ours(running)
+        await running.gateway.stop()
+        return effort.effort(running.mode, kind, lasted, reads, changes, before, {**await effort.servers(self.made), **own})
 
     async def _hits(self, mode: Mode, skew: float, ttl: float | None) -> Measured:
         """Cold, then what is warm after that."""

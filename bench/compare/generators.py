@@ -5,7 +5,7 @@ import random
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
@@ -14,8 +14,9 @@ from bench.compare.scenario import Scenario
 from bench.compare.stack import Compared, Residence
 from bench.compare.staleness import Log
 
-# to bring both up
-START_SECONDS = 0.8
+# from when both are ready
+START_SECONDS = 0.1
+PIPE = asyncio.subprocess.PIPE
 CLOSED_CONNECTIONS, OPEN_CONNECTIONS = 32, 64
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -34,22 +35,32 @@ class Generators:
         return self.made.scenario
 
     async def both(self, running: Residence, rate: float, seconds: float, name: str, skew: float | None = None) -> reading.Found:
-        """Reads, and the changes that go with them."""
-        began = time.monotonic() + START_SECONDS
-        found, done = await asyncio.gather(
-            self.read(running, rate, seconds, name, began, skew), self.write(self.changes(rate), seconds, began, name)
-        )
+        """Reads, and the changes that go with them, from the same moment on."""
+        readers = Apart("bench.compare.reading", self._reading(running, rate, seconds, name, skew), reading.Found)
+        writers = Apart("bench.compare.writing", self._writing(self.changes(rate), seconds, name), writing.Acknowledged)
+        async with readers, writers:
+            began = time.monotonic() + START_SECONDS
+            found, done = await asyncio.gather(readers.run(began), writers.run(began))
         self.log.add(done.tweets)
         return found
 
+    async def read(self, running: Residence, rate: float, seconds: float, name: str) -> reading.Found:
+        async with Apart("bench.compare.reading", self._reading(running, rate, seconds, name, None), reading.Found) as readers:
+            return await readers.run(time.monotonic() + START_SECONDS)
+
+    async def write(self, rate: float, seconds: float, name: str) -> writing.Acknowledged:
+        async with Apart("bench.compare.writing", self._writing(rate, seconds, name), writing.Acknowledged) as writers:
+            done = await writers.run(time.monotonic() + START_SECONDS)
+        self.log.add(done.tweets)
+        return done
+
     def changes(self, rate: float) -> float:
+        """How many a second go with so many reads."""
         return max(1.0, rate / self.scenario.reads_per_write)
 
-    async def read(
-        self, running: Residence, rate: float, seconds: float, name: str, began: float = 0.0, skew: float | None = None
-    ) -> reading.Found:
+    def _reading(self, running: Residence, rate: float, seconds: float, name: str, skew: float | None) -> reading.Task:
         one = self.scenario
-        task = reading.Task(
+        return reading.Task(
             host="127.0.0.1",
             port=running.port,
             headers={},
@@ -61,14 +72,12 @@ class Generators:
             page=one.page,
             seed=random.Random(f"{self.seed} {name}").randrange(2**32),
             connections=OPEN_CONNECTIONS if rate else CLOSED_CONNECTIONS,
-            began=began,
         )
-        return await _apart("bench.compare.reading", task, reading.Found)
 
-    async def write(self, rate: float, seconds: float, began: float, name: str) -> writing.Acknowledged:
+    def _writing(self, rate: float, seconds: float, name: str) -> writing.Task:
         one, place = self.scenario, self.made.place
         self._first += 1_000_000
-        task = writing.Task(
+        return writing.Task(
             bootstrap="" if self.made.captured else place.servers.kafka.address,
             topic_prefix=place.environment["VIEWGATE_TOPIC_PREFIX"],
             postgres_url=place.servers.postgres.address,
@@ -79,22 +88,47 @@ class Generators:
             celebrity=one.celebrity,
             seed=random.Random(f"{self.seed} writes {name}").randrange(2**32),
             first=self._first,
-            began=began or time.monotonic(),
         )
-        return await _apart("bench.compare.writing", task, writing.Acknowledged)
 
 
-async def _apart(module: str, task: msgspec.Struct, answer: type[T]) -> T:
-    """Run a module in a process of its own. Raises RuntimeError with what it said."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", module, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
-    )
-    try:
-        out, err = await process.communicate(msgspec.json.encode(task))
-    except asyncio.CancelledError:
-        process.kill()
-        await process.wait()
-        raise
-    if process.returncode:
-        raise RuntimeError(f"{module} has failed: {err.decode()[-2000:]}")
-    return msgspec.json.decode(out, type=answer)
+class Apart(Generic[T]):
+    """A generator in a process of its own: it is told its task, says that it is ready, is told when to begin, and says what it found."""
+
+    def __init__(self, module: str, task: msgspec.Struct, answer: type[T]) -> None:
+        self._module, self._task, self._answer = module, task, answer
+
+    async def __aenter__(self) -> Self:
+        """Ready. Raises RuntimeError."""
+        argv = (sys.executable, "-m", self._module)
+        self._process = await asyncio.create_subprocess_exec(*argv, stdin=PIPE, stdout=PIPE, stderr=PIPE, limit=1 << 30)
+        try:
+            self._tell(msgspec.json.encode(self._task))
+            assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+            if await self._process.stdout.readline() != b"ready\n":
+                raise await self._failure()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._process.returncode is None:
+            self._process.kill()
+            await self._process.wait()
+
+    async def run(self, began: float) -> T:
+        """Raises RuntimeError with what it said."""
+        self._tell(f"{began}".encode())
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        out = await self._process.stdout.read()
+        if await self._process.wait():
+            raise await self._failure()
+        return msgspec.json.decode(out, type=self._answer)
+
+    def _tell(self, line: bytes) -> None:
+        assert self._process.stdin is not None  # noqa: S101 - it is a pipe
+        self._process.stdin.write(line + b"\n")
+
+    async def _failure(self) -> RuntimeError:
+        assert self._process.stderr is not None  # noqa: S101 - it is a pipe
+        return RuntimeError(f"{self._module} has failed: {(await self._process.stderr.read()).decode()[-2000:]}")

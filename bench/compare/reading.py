@@ -1,4 +1,4 @@
-"""Readers in a process of their own, in open or closed loop: `python -m bench.compare.reading`, a Task on stdin, a Found on stdout.
+"""Readers in a process of their own, in open or closed loop: `python -m bench.compare.reading`, see generators.py for what goes in and out.
 
 Open loop: a read is due when the schedule says, and timed from then, however long others take. Each connection carries one read at a time;
 where none is free a read waits, and its wait counts. Whether this process itself was late is told apart.
@@ -43,7 +43,7 @@ class Read(msgspec.Struct, array_like=True):
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """rate: reads a second; 0: closed loop, as many as are answered. began: when the first is due (time.monotonic); 0: now."""
+    """rate: reads a second; 0: closed loop, as many as are answered."""
 
     host: str
     port: int
@@ -57,7 +57,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     connections: int = 64
     timeout_seconds: float = 2.0
-    began: float = 0.0
 
 
 class Found(msgspec.Struct, kw_only=True):
@@ -131,9 +130,10 @@ class Readers:
             self._wires[wire.socket.fileno()] = wire
         self._free = deque(self._wires.values())
 
-    def run(self) -> Found:
+    def run(self, began: float) -> Found:
+        """began: when the first is due (time.monotonic)."""
         task, found = self._task, self._found
-        began = found.began = task.began or time.monotonic()
+        found.began = began
         while (now := time.monotonic()) < began:
             time.sleep(min(0.001, began - now))
         asked, count = 0, int(task.rate * task.seconds)
@@ -236,4 +236,6 @@ def _request(task: Task, asked: bytes) -> bytes:
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(Readers(msgspec.json.decode(sys.stdin.buffer.read(), type=Task)).run()))
+    readers = Readers(msgspec.json.decode(sys.stdin.buffer.readline(), type=Task))
+    print("ready", flush=True)
+    sys.stdout.buffer.write(msgspec.json.encode(readers.run(float(sys.stdin.buffer.readline()))))

@@ -50,11 +50,11 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             users=min(self.users, 2_000),
             publishing="single-write",
             rates=self.rates[:1],
-            fractions=(0.5, 0.8),
-            hit_skews=(self.hit_skews[0], self.hit_skews[-1]),
+            fractions=(0.7,),
+            hit_skews=self.hit_skews[-1:],
             hit_ttls=self.hit_ttls[:1],
             faults=self.faults[:1],
-            seconds=2.0,
+            seconds=1.5,
             repeats=2,
         )
 

@@ -1,4 +1,4 @@
-"""Writers in a process of their own, at a steady rate: `python -m bench.compare.writing`, a Task on stdin, an Acknowledged on stdout.
+"""Writers in a process of their own, at a steady rate: `python -m bench.compare.writing`, see generators.py for what goes in and out.
 
 Half of the changes are tweets, by which staleness is told, half are follows. Each is written in the real way: published to Kafka, or
 committed to PostgreSQL, from where change data capture publishes it.
@@ -24,7 +24,7 @@ CONNECTIONS = 4
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
-    """bootstrap: publish to this Kafka; empty: write to PostgreSQL. first: no row has an id above it. began: see reading.py."""
+    """bootstrap: publish to this Kafka; empty: write to PostgreSQL. first: no row has an id above it."""
 
     bootstrap: str
     topic_prefix: str
@@ -36,7 +36,6 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     celebrity: float
     seed: int
     first: int
-    began: float
 
 
 class Acknowledged(msgspec.Struct, kw_only=True):
@@ -50,8 +49,8 @@ class Acknowledged(msgspec.Struct, kw_only=True):
 class Writer:
     """Runs one task."""
 
-    def __init__(self, task: Task) -> None:
-        self._task, self.found = task, Acknowledged()
+    def __init__(self, task: Task, began: float) -> None:
+        self._task, self._began, self.found = task, began, Acknowledged()
         self._readers_users = Population(task.users, task.skew, task.celebrity, task.seed)
         self._next = task.first
 
@@ -70,7 +69,7 @@ class Writer:
 
     async def due(self, number: int) -> None:
         """Return when this change is."""
-        at = self._task.began + number / self._task.rate
+        at = self._began + number / self._task.rate
         if (early := at - time.monotonic()) > 0:
             await asyncio.sleep(max(early, TICK_SECONDS))
         self.found.late_ms = max(self.found.late_ms, (time.monotonic() - at) * 1000)
@@ -99,11 +98,13 @@ async def _commit(writer: Writer, task: Task, count: int) -> None:
                 group.create_task(write(*writer.change()))
 
 
-async def _run(task: Task) -> Acknowledged:
-    writer = Writer(task)
+async def _run(task: Task, began: float) -> Acknowledged:
+    writer = Writer(task, began)
     await (_publish if task.bootstrap else _commit)(writer, task, int(task.rate * task.seconds))
     return writer.found
 
 
 if __name__ == "__main__":
-    sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(_run(msgspec.json.decode(sys.stdin.buffer.read(), type=Task)))))
+    task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
+    print("ready", flush=True)
+    sys.stdout.buffer.write(msgspec.json.encode(asyncio.run(_run(task, float(sys.stdin.buffer.readline())))))
