@@ -95,7 +95,7 @@ def test_capacities_hits_and_staleness_are_the_runs(told: Tables, read: Results)
                 assert row[column].value == pytest.approx(100 * hits.hits / hits.rows)
                 assert row["view"].value == 100
     for stale in read.staleness:
-        row = told.of("staleness", stale.mode)
+        row = told.of("staleness", f"{stale.mode}, 1,000 changes/s")
         assert (row["answers"].value, row["wrong"].value) == (stale.answers, stale.wrong)
         assert row["share that was wrong"].value == pytest.approx(100 * stale.wrong / stale.answers)
         if stale.wrong:
@@ -156,8 +156,14 @@ def test_every_number_is_told_as_it_is(told: Tables) -> None:
         assert cell.value is not None
         assert float(cell.text.replace(",", "").removesuffix(" %")) == pytest.approx(cell.value, rel=0.006)
         if cell.small:
-            ends = [float(end.replace(",", "")) for end in cell.small.split(" to ")]
+            ends = [float(end.replace(",", "").removesuffix(" %")) for end in cell.small.split(" to ")]
             assert ends == pytest.approx([cell.low, cell.high], rel=0.006)
+
+
+def test_no_two_rows_of_a_table_have_one_name(page: str) -> None:
+    for table in re.findall(r"<table.*?</table>", page, re.DOTALL):
+        names = re.findall(r'data-row="([^"]*)"', table)
+        assert len(names) == len(set(names))
 
 
 def test_figures_json_has_every_table_of_the_page(told: Tables, figures: dict[str, Any]) -> None:

@@ -168,7 +168,7 @@ async def same_as_python(page: Page, prices: Prices, use: Use) -> None:
         assert await values(row(page, "costs", mode)) == pytest.approx([100 * part for part in parts])
     for other in OTHERS:
         ratio, _, skew, kept = await values(row(page, "break-evens", f"view and {other}"))
-        view, points = made["view"], hits.by_skew(told, other, cold=False)
+        view, points = made["view"], hits.plain(hits.by_skew(told, other, cold=False))
         assert same(ratio, break_even_ratio(view, made[other], prices, use))
         if other != "sql":
             assert same(skew, break_even_skew(view, made[other], made["sql"], points, prices, use))
@@ -183,7 +183,7 @@ def same(shown: float | str, even: BreakEven | None) -> bool:
 def test_the_prices_try_what_there_is_to_try() -> None:
     """Else the comparisons above would be of nothing but "always cheaper"."""
     made = models(whole())
-    view, aside, points = made["view"], made["cache-aside"], hits.by_skew(whole(), "cache-aside", cold=False)
+    view, aside, points = made["view"], made["cache-aside"], hits.plain(hits.by_skew(whole(), "cache-aside", cold=False))
     skews = [break_even_skew(view, aside, made["sql"], points, *given) for given in (FIRST, DEAR_MEMORY, DEAR_DATABASE, DEAR_VIEW)]
     kept = [break_even_kept(view, aside, *given) for given in (FIRST, DEAR_MEMORY, DEAR_DATABASE, DEAR_VIEW)]
     ratios = [break_even_ratio(view, aside, *given) for given in (FIRST, DEAR_MEMORY, DEAR_DATABASE, DEAR_VIEW)]
