@@ -21,7 +21,7 @@ from tests.request.arranged import USERS, View, write_tables
 from tests.road import make_database
 
 CACHE = Path(__file__).parents[1] / ".cache"
-SERVERS = {"kafka_at", "redis_at", "postgres_at", "quick_cleaner", "cluster"}
+SERVERS = {"kafka_at", "redis_at", "postgres_at", "quick_cleaner", "cluster", "chromium"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

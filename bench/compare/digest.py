@@ -4,14 +4,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 from bench.compare import hits, models, statistics
 from bench.compare.costs import Prices
 from bench.compare.models import REFERENCE_RATE, Evens
 from bench.compare.results import Results, Staleness, Timing
-from bench.compare.statistics import MAXIMUM, Estimate, Repeats
+from bench.compare.statistics import MAXIMUM, Estimate, Repeats, Share
 from schema.loader import Mode
 
+Part = TypeVar("Part", Timing, Staleness)
 PERCENTS = (50.0, 95.0, 99.0, 99.9, MAXIMUM)
 
 
@@ -31,7 +33,7 @@ class Cell:
     errors: int
     timeouts: int
     late_ms: float
-    failing: Estimate | None
+    failing: Share | None
 
     @property
     def failed(self) -> int:
@@ -49,6 +51,7 @@ class Wrong:
     changes_per_second: float
     answers: int
     wrong: int
+    share: Share | None
     ages_ms: Sequence[float]
 
 
@@ -63,7 +66,7 @@ class Digest:
     def cells(self) -> list[Cell]:
         """By mode, then by rate."""
         groups: dict[tuple[Mode, float, float | None], list[Timing]] = {}
-        for timing in self.results.timings:
+        for timing in _of_modes(self.results.timings, self.results.modes):
             key = (timing.mode, timing.rate if timing.fraction is None else 0.0, timing.fraction)
             groups.setdefault(key, []).append(timing)
         cells = [self._cell(group) for group in groups.values()]
@@ -95,18 +98,10 @@ class Digest:
     @cached_property
     def wrongs(self) -> list[Wrong]:
         groups: dict[tuple[Mode, float], list[Staleness]] = {}
-        for one in self.results.staleness:
+        for one in _of_modes(self.results.staleness, self.results.modes):
             groups.setdefault((one.mode, one.changes_per_second), []).append(one)
-        return [
-            Wrong(
-                mode,
-                rate,
-                sum(one.answers for one in group),
-                sum(one.wrong for one in group),
-                sorted(age for one in group for age in one.ages_ms),
-            )
-            for (mode, rate), group in sorted(groups.items(), key=lambda item: (item[0][1], self.results.modes.index(item[0][0])))
-        ]
+        ordered = sorted(groups.items(), key=lambda item: (item[0][1], self.results.modes.index(item[0][0])))
+        return [self._wrong(mode, rate, group) for (mode, rate), group in ordered]
 
     @cached_property
     def evens(self) -> list[Evens]:
@@ -141,3 +136,12 @@ class Digest:
             max(timing.late_ms for timing in group),
             statistics.share(failed, reads, self.results.seed),
         )
+
+    def _wrong(self, mode: Mode, rate: float, group: Sequence[Staleness]) -> Wrong:
+        wrong, answers = [one.wrong for one in group], [one.answers for one in group]
+        ages = sorted(age for one in group for age in one.ages_ms)
+        return Wrong(mode, rate, sum(answers), sum(wrong), statistics.share(wrong, answers, self.results.seed), ages)
+
+
+def _of_modes(parts: Sequence[Part], modes: Sequence[Mode]) -> list[Part]:
+    return [part for part in parts if part.mode in modes]

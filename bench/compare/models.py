@@ -56,7 +56,7 @@ def evens(results: Results, other: Mode, prices: Prices) -> Evens:
     if "view" not in made or other not in made:
         return Evens(other, None, None, None, None)
     view, theirs, cached = made["view"], made[other], other != "sql"
-    points = hits.by_skew(results, other, cold=False)
+    points = hits.plain(hits.by_skew(results, other, cold=False))
     return Evens(
         other,
         break_even_ratio(view, theirs, prices, how),

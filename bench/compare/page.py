@@ -15,7 +15,7 @@ from bench.compare.digest import Digest
 from bench.compare.models import models, use
 from bench.compare.pictures import INCHES, Picture
 from bench.compare.sections import COSTS, Section, method
-from bench.compare.statistics import Estimate
+from bench.compare.statistics import Estimate, Share
 from bench.compare.tables import CENTS, Table, Value
 from bench.compare.verdict import Sentence, why_none
 from bench.compare.wording import NOT_MEASURED, interval, told
@@ -95,14 +95,15 @@ def _table(table: Table) -> str:
 
 
 def _cell(value: Value) -> str:
-    """With the whole number beside the text of it, for programs."""
+    """With the whole number beside the text of it, for programs: a share's in percent."""
     if value is None or isinstance(value, str):
         return f'<td class="words">{escape(told(value))}</td>'
     if not isinstance(value, Estimate):
         return f'<td data-value="{value + 0!r}">{escape(told(value))}</td>'
-    ends = f' data-low="{value.low!r}" data-high="{value.high!r}"' if interval(value) else ""
+    numbers = value.scaled(100) if isinstance(value, Share) else value
+    ends = f' data-low="{numbers.low!r}" data-high="{numbers.high!r}"' if interval(value) else ""
     small = f"<small>{interval(value)}</small>" if ends else ""
-    return f'<td data-value="{value.value!r}"{ends}>{told(value)}{small}</td>'
+    return f'<td data-value="{numbers.value!r}"{ends}>{told(value)}{small}</td>'
 
 
 def _form(digest: Digest) -> str:
@@ -144,7 +145,7 @@ def _data(digest: Digest) -> str:
     """What the script computes costs from."""
     told_of = {
         "models": list(models(digest.results).values()),
-        "hits": {mode: hits.by_skew(digest.results, mode, cold=False) for mode in digest.caches},
+        "hits": {mode: hits.plain(hits.by_skew(digest.results, mode, cold=False)) for mode in digest.caches},
         "prices": digest.prices,
         "use": use(digest.results),
         "hours_of_month": HOURS_OF_MONTH,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -89,9 +90,11 @@ def drawn(plot: Plot) -> Picture:
 
 
 def logarithmic(axes: Axes, *axes_of: Literal["x", "y"]) -> None:
-    """Its numbers as they are spoken, at 1, 2 and 5 too where it is short. To be called when all is drawn."""
+    """Numbers as they are spoken, at 1, 2 and 5 too where the axis is short. To be called when all is drawn; an empty axis is left."""
     for which in axes_of:
         axis = axes.xaxis if which == "x" else axes.yaxis
+        if not np.isfinite(axis.get_minpos()):
+            continue
         axes.set(**{f"{which}scale": "log"})
         low, high = axis.get_view_interval()
         axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 500 * low else (1.0,)))
@@ -106,6 +109,8 @@ def _png(plot: Plot, theme: Theme) -> bytes:
         axes = list(figure.subplots(plot.rows, 1, sharex=True, squeeze=False)[:, 0])
         axes[0].set_title(plot.title, loc="left", pad=10)
         plot.draw(axes, theme)
+        if not any(panel.has_data() for panel in axes):
+            axes[0].text(0.5, 0.5, "not measured", transform=axes[0].transAxes, ha="center", va="center")
         handles, labels = axes[0].get_legend_handles_labels()
         if labels:
             figure.legend(handles, labels, loc="outside lower left", ncols=4 if sum(map(len, labels)) < SHORT else 3)

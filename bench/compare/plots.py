@@ -148,14 +148,14 @@ def hit_ratios(digest: Digest) -> Iterator[Plot]:
 
 def _by_skew(digest: Digest, panels: Sequence[Axes], theme: Theme) -> None:
     (axes,) = panels
-    told = {(mode, cold): hits.by_skew(digest.results, mode, cold=cold) for mode in digest.caches for cold in (False, True)}
+    told = {(mode, cold): hits.plain(hits.by_skew(digest.results, mode, cold=cold)) for mode in digest.caches for cold in (False, True)}
     axes.set_xlabel("skew: Zipf's exponent, 0 is even")
     _hits(axes, theme, digest, told)
 
 
 def _by_ttl(digest: Digest, panels: Sequence[Axes], theme: Theme) -> None:
     (axes,) = panels
-    told = {(mode, cold): hits.by_ttl(digest.results, mode, cold=cold) for mode in digest.caches for cold in (False, True)}
+    told = {(mode, cold): hits.plain(hits.by_ttl(digest.results, mode, cold=cold)) for mode in digest.caches for cold in (False, True)}
     axes.set_xlabel("TTL, s")
     _hits(axes, theme, digest, told)
     logarithmic(axes, "x")

@@ -157,11 +157,12 @@ def faults(digest: Digest) -> Iterator[Plot]:
 
 def _fault(lines: Sequence[Timeline], panels: Sequence[Axes], theme: Theme) -> None:
     above, below = panels
-    for one in lines:
+    for place, one in enumerate(lines):
         stroke = theme.strokes[one.mode]
+        label = "" if one.mode in {earlier.mode for earlier in lines[:place]} else one.mode
         seconds = [moment.second for moment in one.moments]
         slowest = [np.nan if moment.p99_ms is None else moment.p99_ms for moment in one.moments]
-        above.plot(seconds, slowest, color=stroke.colour, linestyle=stroke.line, marker=stroke.marker, markersize=3.5, label=one.mode)
+        above.plot(seconds, slowest, color=stroke.colour, linestyle=stroke.line, marker=stroke.marker, markersize=3.5, label=label)
         failed = [moment.failed for moment in one.moments]
         below.plot(seconds, failed, color=stroke.colour, linestyle=stroke.line, marker=stroke.marker, markersize=3.5)
     for axes in panels:

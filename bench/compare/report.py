@@ -13,7 +13,7 @@ from bench.compare.page import page
 from bench.compare.pictures import drawn
 from bench.compare.results import Results
 from bench.compare.sections import Section, sections
-from bench.compare.statistics import Estimate
+from bench.compare.statistics import Estimate, Share
 from bench.compare.tables import Table, Value
 from bench.compare.verdict import Sentence, verdict, why_none
 
@@ -54,4 +54,7 @@ def _table(table: Table) -> dict[str, object]:
 
 
 def _plain(value: Value) -> object:
+    """Shares in percent, as the page has them."""
+    if isinstance(value, Share):
+        return value.scaled(100)
     return value if isinstance(value, Estimate | str | int | None) else float(value)

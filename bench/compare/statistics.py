@@ -52,6 +52,11 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Share(Estimate):
+    """A part of a whole, 0 to 1."""
+
+
+@dataclass(frozen=True, slots=True)
 class Repeats:
     """Reads of one cell. counts: a row for each repeat of `numbers`, a column for each of `values` (µs); both are growing."""
 
@@ -122,9 +127,15 @@ def mean(values: Sequence[float], seed: int) -> Estimate | None:
     return bootstrap(len(told), lambda weights: weights @ told / len(told), seed) if len(told) else None
 
 
-def share(parts: Sequence[float], wholes: Sequence[float], seed: int) -> Estimate | None:
-    """Of all parts in all wholes, one of each a repeat: a ratio of means as well. None: the wholes are nothing."""
-    above, below = np.array(parts, dtype=np.float64), np.array(wholes, dtype=np.float64)
+def share(parts: Sequence[float], wholes: Sequence[float], seed: int) -> Share | None:
+    """Of all parts in all wholes, one of each a repeat. None: the wholes are nothing."""
+    found = ratio_of_sums(parts, wholes, seed)
+    return Share(found.value, found.low, found.high, found.repeats) if found else None
+
+
+def ratio_of_sums(ones: Sequence[float], others: Sequence[float], seed: int) -> Estimate | None:
+    """One of each a repeat, drawn together; of means too. A repeat whose other is 0 is left out. None: there is no other."""
+    above, below = np.array(ones, dtype=np.float64), np.array(others, dtype=np.float64)
     kept = below > 0
     above, below = above[kept], below[kept]
     return bootstrap(len(above), lambda weights: (weights @ above) / (weights @ below), seed) if len(above) else None

@@ -49,7 +49,9 @@ def latency(digest: Digest) -> Table:
 
 def saturation(digest: Digest) -> Table:
     columns = ["", "rate, reads/s", "of its capacity", "p99, ms", "failed", "of them timed out", "reads"]
-    rows = [(cell.mode, [cell.rate, _of_capacity(digest, cell), cell.at(99.0), *_failures(cell), cell.reads]) for cell in digest.cells]
+    rows = [
+        (_cell_name(cell), [cell.rate, _of_capacity(digest, cell), cell.at(99.0), *_failures(cell), cell.reads]) for cell in digest.cells
+    ]
     return Table("saturation", "Each mode at each rate", columns, rows)
 
 
@@ -67,8 +69,10 @@ def hits_by_ttl(digest: Digest) -> Table:
 
 
 def staleness(digest: Digest) -> Table:
-    columns = ["", "changes/s", "answers", "wrong", "share that was wrong", *(f"age {_percentile(percent)}, ms" for percent in PERCENTS)]
-    rows = [(one.mode, [one.changes_per_second, one.answers, one.wrong, _wrong_share(one), *_ages(one)]) for one in digest.wrongs]
+    columns = ["", "answers", "wrong", "share that was wrong", *(f"age {_percentile(percent)}, ms" for percent in PERCENTS)]
+    rows = [
+        (f"{one.mode}, {one.changes_per_second:,.0f} changes/s", [one.answers, one.wrong, one.share, *_ages(one)]) for one in digest.wrongs
+    ]
     return Table("staleness", "Answers that lacked a change when they were given, and how old the oldest of it was", columns, rows)
 
 
@@ -119,11 +123,12 @@ def break_evens(digest: Digest) -> Table:
 
 def faults(digest: Digest) -> Table:
     columns = ["", *(f"{name} {phase}" for phase in ("before", "during", "after") for name in ("p99 of the worst second, ms,", "failed"))]
-    rows = [
-        (f"{one.fault}, {one.mode}", [value for part in phases(one) for value in (_worst(part), _failed(part))])
-        for one in digest.results.timelines
-    ]
-    return Table("faults", "Before, during and after each fault", columns, rows)
+    rows: dict[str, Sequence[Value]] = {}
+    for one in digest.results.timelines:
+        again = sum(name.startswith(f"{one.fault}, {one.mode}") for name in rows)
+        name = f"{one.fault}, {one.mode}" + (f", {again + 1}" if again else "")
+        rows[name] = [value for part in phases(one) for value in (_worst(part), _failed(part))]
+    return Table("faults", "Before, during and after each fault", columns, list(rows.items()))
 
 
 def phases(line: Timeline) -> tuple[list[Moment], list[Moment], list[Moment]]:
@@ -146,10 +151,10 @@ def summary(digest: Digest) -> Table:
 
     rows = [
         *(row(f"{_percentile(percent)} at {reference:,.0f}/s, ms", at(percent)) for percent in (50.0, 99.0, MAXIMUM) if reference),
-        *([row(f"failed at {reference:,.0f}/s", lambda mode: _failed_share(told[mode]))] if reference else []),
+        *([row(f"failed at {reference:,.0f}/s", lambda mode: cell.failing if (cell := told[mode]) else None)] if reference else []),
         row("most reads/s", lambda mode: digest.capacities[mode]),
         row("rows from Redis", lambda mode: _percent(digest.hits(mode))),
-        row("wrong when given", lambda mode: _wrong_share(wrongs[mode]) if mode in wrongs else None),
+        row("wrong when given", lambda mode: wrongs[mode].share if mode in wrongs else None),
         row("SQL queries for 1,000 reads", lambda mode: _unit(digest, mode, "reads", "postgres_queries", 1_000)),
         row("MB in Redis", lambda mode: dict(memory(digest).rows)[mode][1]),
         row("cents for a million reads", lambda mode: total.scaled(CENTS) if (total := digest.totals[mode]) else None),
@@ -181,7 +186,7 @@ def _unit(digest: Digest, mode: Mode, kind: str, name: str, factor: float) -> Va
     return told.scaled(factor) if told else None
 
 
-def _hits(digest: Digest, name: str, title: str, axis: str, points: Callable[..., hits.Points]) -> Table:
+def _hits(digest: Digest, name: str, title: str, axis: str, points: Callable[..., hits.Shares]) -> Table:
     told = {(mode, cold): dict(points(digest.results, mode, cold=cold)) for mode in digest.caches for cold in (False, True)}
     columns = [
         axis,
@@ -190,7 +195,11 @@ def _hits(digest: Digest, name: str, title: str, axis: str, points: Callable[...
     ]
     whole: list[Value] = [Percent(100)] if "view" in digest.results.modes else []
     places = sorted({place for one in told.values() for place in one})
-    return Table(name, title, columns, [(f"{place:g}", [*whole, *(_percent(one.get(place)) for one in told.values())]) for place in places])
+    return Table(name, title, columns, [(f"{place:g}", [*whole, *(one.get(place) for one in told.values())]) for place in places])
+
+
+def _cell_name(cell: Cell) -> str:
+    return f"{cell.mode}, {cell.rate:,.0f}/s" if cell.fraction is None else f"{cell.mode}, at {cell.fraction:.0%}"
 
 
 def _percentiles(cell: Cell) -> list[Value]:
@@ -198,21 +207,13 @@ def _percentiles(cell: Cell) -> list[Value]:
 
 
 def _failures(cell: Cell) -> list[Value]:
-    return [_failed_share(cell), cell.timeouts]
-
-
-def _failed_share(cell: Cell | None) -> Value:
-    return Percent(100 * cell.failed / cell.reads) if cell and cell.reads else None
+    return [cell.failing, cell.timeouts]
 
 
 def _of_capacity(digest: Digest, cell: Cell) -> Value:
     most = digest.capacities[cell.mode]
     share = cell.fraction or (cell.rate / most.value if most else None)
     return None if share is None else f"{100 * share:.0f} %"
-
-
-def _wrong_share(one: Wrong) -> Value:
-    return Percent(100 * one.wrong / one.answers) if one.answers else None
 
 
 def _ages(one: Wrong) -> list[Value]:

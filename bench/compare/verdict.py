@@ -68,6 +68,7 @@ def verdict(digest: Digest) -> list[Sentence]:
         *(sentence for mode in others for sentence in _decision(digest, mode)),
         *_levels(digest),
         *_wrong(digest),
+        *_faults(digest),
         *(sentence for mode in others for sentence in (*_compared(digest, mode), *_break_evens(digest, mode), _won(digest, mode))),
     ]
 
@@ -141,12 +142,15 @@ def _keeping(cell: Cell) -> str:
 def _wrong(digest: Digest) -> Iterator[Sentence]:
     told_of = [one for one in digest.wrongs if one.answers]
     for rate in sorted({one.changes_per_second for one in told_of}):
-        parts = [
-            f"{one.mode} {percent(100 * one.wrong / one.answers)} ({one.wrong:,} of {one.answers:,})"
-            for one in told_of
-            if one.changes_per_second == rate
-        ]
+        parts = [f"{one.mode} {told(one.share)} ({one.wrong:,} of {one.answers:,})" for one in told_of if one.changes_per_second == rate]
         yield Sentence(f"Wrong when given, at {rate:,.0f} changes/s: {', '.join(parts)}.", ("staleness",))
+
+
+def _faults(digest: Digest) -> Iterator[Sentence]:
+    for fault in dict.fromkeys(one.fault for one in digest.results.timelines):
+        lines = [one for one in digest.results.timelines if one.fault == fault]
+        parts = [f"{one.mode} {sum(moment.failed for moment in one.moments):,}" for one in lines]
+        yield Sentence(f"Reads that failed, {fault}, at {lines[0].rate:,.0f} reads/s: {', '.join(parts)}.", ("faults",))
 
 
 def _compared(digest: Digest, other: Mode) -> Iterator[Sentence]:
@@ -206,7 +210,7 @@ def _capacity(digest: Digest, other: Mode) -> Estimate | None:
     ours, theirs = (
         [rate for one in digest.results.capacities if one.mode == mode for rate in one.reads_per_second] for mode in ("view", other)
     )
-    return statistics.share(ours, theirs, digest.results.seed) if len(ours) == len(theirs) else None
+    return statistics.ratio_of_sums(ours, theirs, digest.results.seed) if len(ours) == len(theirs) else None
 
 
 def _cost(digest: Digest, other: Mode) -> Estimate | None:

@@ -1,6 +1,6 @@
 """Numbers as a person reads them: three digits that count, intervals beside them, "not measured" for what was not."""
 
-from bench.compare.statistics import Estimate
+from bench.compare.statistics import Estimate, Share
 from bench.compare.tables import Percent, Value
 
 NOT_MEASURED = "not measured"
@@ -10,6 +10,8 @@ def told(value: Value) -> str:
     """Without its interval."""
     if value is None or isinstance(value, str):
         return value or NOT_MEASURED
+    if isinstance(value, Share):
+        return percent(100 * value.value)
     if isinstance(value, Estimate):
         return number(value.value)
     if isinstance(value, Percent):
@@ -19,13 +21,17 @@ def told(value: Value) -> str:
 
 def interval(estimate: Estimate) -> str:
     """Empty where there is none."""
-    return "" if estimate.low is None or estimate.high is None else f"{number(estimate.low)} to {number(estimate.high)}"
+    if estimate.low is None or estimate.high is None:
+        return ""
+    if isinstance(estimate, Share):
+        return f"{percent(100 * estimate.low)} to {percent(100 * estimate.high)}"
+    return f"{number(estimate.low)} to {number(estimate.high)}"
 
 
 def whole(estimate: Estimate) -> str:
     """With its interval in brackets."""
     ends = interval(estimate)
-    return f"{number(estimate.value)} ({f'95 %: {ends}' if ends else 'one repeat, no interval'})"
+    return f"{told(estimate)} ({f'95 %: {ends}' if ends else 'one repeat, no interval'})"
 
 
 def number(value: float) -> str:

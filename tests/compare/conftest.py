@@ -6,7 +6,10 @@ import pytest
 
 from bench.compare import report
 from bench.compare.results import Results
+from tests.browser.conftest import chromium, chromium_path
 from tests.compare.recorded import recorded
+
+__all__ = ["chromium", "chromium_path"]
 
 
 @pytest.fixture(scope="session")

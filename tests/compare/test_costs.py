@@ -176,7 +176,7 @@ def test_a_recorded_run_has_its_break_evens() -> None:
 
 def test_hits_between_two_skews_are_read_off_a_straight_line_and_beyond_them_not_at_all() -> None:
     told = recorded()
-    points = dict(hits.by_skew(told, "cache-aside", cold=False))
+    points = dict(hits.plain(hits.by_skew(told, "cache-aside", cold=False)))
     assert hits.of_scenario(told, "cache-aside") == points[1.0]
     between = msgspec.structs.replace(told, skew=1.2, hits=[one for one in told.hits if one.ttl_seconds == 30.0])
     assert hits.of_scenario(between, "cache-aside") == pytest.approx((points[1.0] + points[1.4]) / 2)
