@@ -13,7 +13,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from schema import layout
+from schema import layout, notes
 from schema.definition import Definition
 from schema.loader import Loader, Read, Row, Rows
 
@@ -133,8 +133,10 @@ class CacheAsideLoader:
     async def _get(self, keys: list[_Key]) -> dict[_Key, bytes]:
         if not keys:
             return {}
+        names = [self._cache_key(key) for key in keys]
+        notes.redis([("MGET", *names)])
         try:
-            values: list[Any] = await self._redis.mget([self._cache_key(key) for key in keys])
+            values: list[Any] = await self._redis.mget(names)
         except AWAY:
             self._tally.count("error", len(keys))
             return {}
