@@ -39,8 +39,8 @@ function frame(svg, across, from, to) {
   return { x, y };
 }
 
-function line(svg, place, kind, points) {
-  if (points.length) element(svg, "polyline", { class: `curve ${kind} line-${place}`, points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ") });
+function line(svg, mark, kind, points) {
+  if (points.length) element(svg, "polyline", { class: `curve ${kind} ${mark}`, points: points.map(([x, y]) => `${x.toFixed(1)},${y.toFixed(1)}`).join(" ") });
 }
 
 // The decades that hold all of these, in ms.
@@ -48,31 +48,30 @@ function range(least, most) {
   return [10 ** Math.min(0, Math.floor(Math.log10(least))), 10 ** Math.max(1, Math.ceil(Math.log10(most)))];
 }
 
-// all: for each line its latencies, ascending.
-function drawPercentiles(svg, all) {
-  const some = all.filter((sorted) => sorted.length);
+// lines: each with its mark, and its latencies in ms, ascending.
+function drawPercentiles(svg, lines) {
+  const some = lines.map(({ sorted }) => sorted).filter((sorted) => sorted.length);
   if (!some.length) return;
   // as far as the most numerous line has anything to say
   const deepest = Math.max(1, Math.log10(Math.max(...some.map((sorted) => sorted.length))));
   const ticks = NINES.filter(([part]) => depth(part) <= deepest).map(([part, text]) => [depth(part) / deepest, text]);
   const { x, y } = frame(svg, { name: "percentile", ticks }, ...range(Math.min(...some.map((one) => one[0])), Math.max(...some.map((one) => one.at(-1)))));
-  all.forEach((sorted, place) => {
+  for (const { mark, sorted } of lines) {
     const end = Math.log10(sorted.length), steps = 120;
     const points = sorted.length < 2 ? [] : Array.from({ length: steps + 1 }, (_, step) => (end * step) / steps);
-    line(svg, place, "thick", points.map((deep) => [x(deep / deepest), y(quantile(sorted, 1 - 10 ** -deep))]));
-  });
+    line(svg, mark, "thick", points.map((deep) => [x(deep / deepest), y(quantile(sorted, 1 - 10 ** -deep))]));
+  }
 }
 
-// all: for each line and second, the oldest first, [p50, p99], or null where there was nothing.
-function drawSeconds(svg, all) {
-  const known = all.flat().filter(Boolean);
+// lines: each with its mark, and for each second, the oldest first, [p50, p99] in ms, or null where there was nothing.
+function drawSeconds(svg, lines) {
+  const known = lines.flatMap(({ pairs }) => pairs).filter(Boolean);
   if (!known.length) return;
-  const seconds = all[0].length, ticks = [60, 45, 30, 15, 0].map((ago) => [1 - ago / 60, ago ? `−${ago}` : "now"]);
+  const seconds = lines[0].pairs.length, ticks = [60, 45, 30, 15, 0].map((ago) => [1 - ago / 60, ago ? `−${ago}` : "now"]);
   const { x, y } = frame(svg, { name: "seconds ago", ticks }, ...range(Math.min(...known.map(([low]) => low)), Math.max(...known.map(([, high]) => high))));
-  all.forEach((pairs, place) => {
+  for (const { mark, pairs } of lines) {
     ["thick", "thin"].forEach((kind, which) => {
-      const points = pairs.map((pair, second) => pair && [x(second / (seconds - 1)), y(pair[which])]).filter(Boolean);
-      line(svg, place, kind, points);
+      line(svg, mark, kind, pairs.map((pair, second) => pair && [x(second / (seconds - 1)), y(pair[which])]).filter(Boolean));
     });
-  });
+  }
 }

@@ -9,9 +9,9 @@ const buttons = { follow: find("#follow"), unfollow: find("#unfollow") };
 const strips = columns.map(strip);
 let press = null, last = null;
 
-function strip({ mode, place }) {
+function strip({ mode, mark }) {
   const element = find("#strip").content.cloneNode(true).firstElementChild;
-  element.classList.add(`line-${place}`);
+  element.classList.add(mark);
   find(".mode", element).textContent = mode;
   find("#strips").append(element);
   return { element, fill: find(".fill", element), took: find(".took", element) };

@@ -4,7 +4,7 @@
 const RATES = [0, 20, 50, 100], LASTING_MS = 300000, WINDOW_MS = 60000, TICK_MS = 5, DRAW_MS = 500, DROPPED_MS = 2000;
 // of the six that a browser opens to one host; the page's own questions have the last
 const CONNECTIONS = 5;
-const lines = columns.map(({ mode, place }) => ({ mode, place }));
+const lines = columns.map(({ mode, place, mark }) => ({ mode, place, mark }));
 let load = null;
 
 function forget(line) {
@@ -86,8 +86,8 @@ function draw() {
     line.samples.splice(0, first < 0 ? line.samples.length : first);
     line.sorted = line.samples.map(([, ms]) => ms).sort((one, other) => one - other);
   }
-  drawPercentiles(find("#percentiles"), lines.map(({ sorted }) => sorted));
-  drawSeconds(find("#seconds"), lines.map((line) => bySecond(line, now)));
+  drawPercentiles(find("#percentiles"), lines.map(({ mark, sorted }) => ({ mark, sorted })));
+  drawSeconds(find("#seconds"), lines.map((line) => ({ mark: line.mark, pairs: bySecond(line, now) })));
   lines.forEach(number);
   if (load) find("#loaded").textContent = `${load.rate * lines.length} requests/s in all; stops in ${left(LASTING_MS - (now - load.at))}.`;
 }
@@ -122,9 +122,9 @@ function buildLoad() {
     label.append(button, rate || "off");
     find("#rates").append(label);
   }
-  for (const { mode, place } of lines) {
+  for (const { mode, mark } of lines) {
     const item = document.createElement("li");
-    item.className = `line-${place}`;
+    item.className = mark;
     item.append(find("#column").content.querySelector(".sample").cloneNode(true), mode);
     find("#legend").append(item);
     const row = find("#counts tbody").insertRow(), head = document.createElement("th");

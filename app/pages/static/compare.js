@@ -3,14 +3,16 @@
 
 const EVERY_MS = 1000, PATIENCE_MS = 10000, KEPT = 20, HIGHEST = 1000;
 const input = find("#id");
-const columns = told.modes.map((mode, place) => ({ mode, place, busy: false, timer: 0, times: [], row: null, fresh: false, head: null, cells: [] }));
+// A mode has its colour and its dashes whichever other modes there are.
+const mark = (mode) => `line-${Math.max(0, Object.keys(told.what).indexOf(mode))}`;
+const columns = told.modes.map((mode, place) => ({ mode, place, mark: mark(mode), busy: false, timer: 0, times: [], row: null, fresh: false, head: null, cells: [] }));
 
 function build() {
   const heads = find("#answers thead tr"), body = find("#answers tbody");
   find("main").style.setProperty("--modes", columns.length);
   for (const column of columns) {
     column.head = find("#column").content.cloneNode(true).firstElementChild;
-    column.head.classList.add(`line-${column.place}`);
+    column.head.classList.add(column.mark);
     find(".mode", column.head).textContent = column.mode;
     find(".what", column.head).textContent = told.what[column.mode] ?? "";
     heads.append(column.head);
@@ -22,11 +24,12 @@ function build() {
     line.append(name);
     for (const column of columns) {
       const cell = line.insertCell();
-      cell.className = `line-${column.place}`;
+      cell.className = column.mark;
       column.cells.push(cell.appendChild(document.createElement("span")));
     }
   }
   find("#one").hidden = told.choice;
+  find("#about").hidden = !told.choice;
   find("#why").hidden = columns.length < 2;
   find("#shuffle").hidden = !told.numeric;
 }
@@ -113,7 +116,9 @@ function tell(column, reads) {
   const box = find(".read", column.head), list = find("ol", box);
   box.hidden = !reads;
   if (!reads) return;
-  says(column, ".read summary", reads.length ? reads.map(short).join(" + ") : "nothing: it shared another request's read");
+  const rows = reads.filter(({ redis, sql }) => sql || redis[0] === "HMGET" || redis[0] === "MGET"), others = reads.filter((read) => !rows.includes(read));
+  says(column, ".read summary", rows.length ? rows.map(short).join(" + ") : "nothing: it shared another request's read");
+  says(column, ".also", others.length ? `and ${others.map(({ redis }) => redis[0]).join(", ")}` : "");
   const lines = reads.map((read) => read.sql ?? read.redis.join(" "));
   if (lines.join("\n") === [...list.children].map((line) => line.textContent).join("\n")) return;
   list.replaceChildren(...lines.map((line) => {
@@ -129,8 +134,7 @@ function short({ redis, sql }) {
     return queries === 1 ? "1 SQL query" : `${queries} SQL queries in 1 statement`;
   }
   if (redis[0] === "HMGET") return `1 HMGET of ${redis.length - 2} fields`;
-  if (redis[0] === "MGET") return `1 MGET of ${redis.length - 1} ${redis.length === 2 ? "key" : "keys"}`;
-  return redis[0];
+  return `1 MGET of ${redis.length - 1} ${redis.length === 2 ? "key" : "keys"}`;
 }
 
 function median(times) {
