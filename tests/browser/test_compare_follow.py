@@ -16,10 +16,10 @@ from demo.servers.server import Server
 from tests.browser.arranged import Site, Watched
 from tests.browser.conftest import OpenPage
 from tests.browser.test_compare_page import cells
-from tests.road import Road, open_road, variables
+from tests.road import Road, open_road
 
 # on a machine that is busy, with a projector and a sink that begin
-expect_soon = 60_000
+SOON_MS = 60_000
 DURATION = re.compile(r"^(\d+ ms|\d+\.\d s)$")
 
 
@@ -35,7 +35,7 @@ class Town:
         watched = await open_page(self.site, "about:blank")
         watched.writes = self.writes
         await watched.page.goto(self.site.url + "/compare")
-        await expect(cells(watched.page, "username")).to_have_text(["code_1"] * 3, timeout=expect_soon)
+        await expect(cells(watched.page, "username")).to_have_text(["code_1"] * 3, timeout=SOON_MS)
         return watched
 
 
@@ -55,7 +55,7 @@ async def town(road: Road) -> AsyncIterator[Town]:
     road.publisher.flush()
     await road.project()
     await road.start("-m", "demo.sink")
-    service = await road.start("-m", "demo.follows", **variables(settings))
+    service = await road.start("-m", "demo.follows", VIEWGATE_WRITES_URL=writes, VIEWGATE_PORT=str(port))
     await until(lambda: _answers(f"{writes}/livez"), 30)
     async with Site.running(settings, road.definition) as site:
         yield Town(site, writes, service)
@@ -76,7 +76,7 @@ async def test_a_follow_is_seen_to_reach_each_mode_and_so_is_its_undoing(town: T
     for press, count, sign in (("follow", "1", "+"), ("take it back", "0", "\u2212")):
         await page.get_by_role("button", name=press).click()
         await expect(page.locator("#followed")).to_have_text(re.compile(r"^User \d+ .*follows 1: acknowledged after \d+ ms\.$"))
-        await expect(page.locator(".strip.done .took")).to_have_text([DURATION] * 3, timeout=expect_soon)
+        await expect(page.locator(".strip.done .took")).to_have_text([DURATION] * 3, timeout=SOON_MS)
         await expect(cells(page, "followerCount")).to_have_text([count] * 3)
         line = page.locator("#presses tbody tr").first.locator("td")
         await expect(line).to_have_text([f"{sign}1 for 1", re.compile(r"^\d+ ms$"), DURATION, DURATION, DURATION])

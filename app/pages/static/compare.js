@@ -151,16 +151,24 @@ function fill(column) {
   });
 }
 
-// Marks what most others do not say, and all where no two agree; draws all times on one scale.
+// What a field is, by those who answered: what most of them say, and of two that as many say, sql's. Undefined where no two agree.
+function agreed(fresh, field) {
+  const count = new Map();
+  for (const { row } of fresh) count.set(row[field], (count.get(row[field]) ?? 0) + 1);
+  const most = Math.max(...count.values()), said = [...count.keys()].filter((value) => count.get(value) === most);
+  if (said.length === 1) return said[0];
+  const counted = fresh.find(({ mode }) => mode === "sql")?.row[field];
+  return most > 1 && said.includes(counted) ? counted : undefined;
+}
+
+// Marks what differs from that; draws all times on one scale.
 function compare() {
   const fresh = columns.filter((column) => column.fresh);
   const slowest = Math.max(1, ...columns.flatMap((column) => column.times));
   told.fields.forEach((field, place) => {
-    const count = new Map();
-    for (const { row } of fresh) count.set(row[field], (count.get(row[field]) ?? 0) + 1);
-    const most = Math.max(...count.values());
+    const right = agreed(fresh, field);
     for (const column of columns) {
-      const differs = column.fresh && count.size > 1 && (count.get(column.row[field]) < most || most * 2 <= fresh.length);
+      const differs = column.fresh && column.row[field] !== right;
       column.cells[place].parentElement.classList.toggle("differs", differs);
       column.cells[place].parentElement.classList.toggle("old", !column.fresh);
     }
