@@ -230,3 +230,13 @@ async def test_the_page_is_worked_by_the_keyboard(open_site: OpenSite, open_page
     await page.keyboard.press("Tab")
     await page.keyboard.press("Enter")
     await expect(page.locator("#answers .read").first).to_have_attribute("open", "")
+
+
+@pytest.mark.parametrize(("said", "right"), [("1121", "1"), ("1122", "2"), ("2211", "1"), ("1123", "1"), ("1234", None), ("1", "1")])
+async def test_what_is_marked_is_judged_by_most_and_of_two_by_sql(
+    open_site: OpenSite, open_page: OpenPage, said: str, right: str | None
+) -> None:
+    page = (await open_page(await open_site(), "/compare")).page
+    modes = ["view", "cache-aside", "cache-invalidate", "sql"]
+    fresh = [{"mode": mode, "row": {"field": value}} for mode, value in zip(modes, said, strict=False)]
+    assert await page.evaluate("(fresh) => agreed(fresh, 'field') ?? null", fresh) == right
