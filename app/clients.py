@@ -93,4 +93,4 @@ def open_postgres(settings: Settings) -> asyncpg.Pool:
 
 
 async def _clean(connection: asyncpg.Connection) -> None:
-    """Nothing. asyncpg's own query at each return undoes what nobody here does; it rolls a transaction back that was broken off all the same."""
+    """Nothing. asyncpg's own query at each return undoes what nobody here does; a transaction that was broken off is rolled back anyway."""

@@ -12,7 +12,7 @@ from schema.positions import MalformedToken, Token, TokenUnsupported, tokens
 MODE, FALLBACK, GENERATION, AS_OF = "viewgate-mode", "viewgate-fallback", "viewgate-generation", "viewgate-as-of"
 AFTER, EXTENSIONS = "viewgate-after", "viewgate-extensions"
 ASKED, TOLD = (MODE, AFTER, EXTENSIONS), (MODE, FALLBACK, GENERATION, AS_OF)
-_SWITCH = {"true": "true", "1": "true", "plan": "plan", "false": "", "0": ""}
+_SWITCH = {"true": "true", "1": "true", "plan": "plan", "reads": "reads", "false": "", "0": ""}
 
 
 class BadHeaderError(Exception):
@@ -35,10 +35,13 @@ def after(asked: Headers) -> Sequence[Token]:
 
 
 def wanted_extensions(asked: Headers) -> str:
-    """Which are to be in the body: "" none, "true" what the headers say, "plan" what is read too. Raises BadHeaderError."""
+    """Which are to be in the body: "" none, "true" what the headers say; "plan" what it reads too, "reads" what it asked.
+
+    Raises BadHeaderError.
+    """
     wanted = asked.get(EXTENSIONS, "false")
     if wanted.lower() not in _SWITCH:
-        raise BadHeaderError("BAD_REQUEST", f"{EXTENSIONS}: {wanted!r} is neither true nor false, and not plan.")
+        raise BadHeaderError("BAD_REQUEST", f"{EXTENSIONS}: {wanted!r} is none of true, false, plan and reads.")
     return _SWITCH[wanted.lower()]
 
 

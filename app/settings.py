@@ -21,6 +21,7 @@ PREFIX = "VIEWGATE_"
 FILE = ".env"
 # what Kubernetes sets in each pod for a Service whose name begins with viewgate
 SERVICE_LINK = re.compile(PREFIX + r"(\w+_)?(SERVICE_(HOST|PORT)(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)")
+ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9a-fA-F:.]+\])(:\d{1,5})?", re.ASCII)
 
 
 class SettingsError(Exception):
@@ -54,7 +55,11 @@ class Settings(BaseSettings):
     consumer_group: str = Field(default="viewgate", min_length=1, description="The projector's consumer group.")
     mode: Mode = Field(default="view", description="How requests are answered: view, cache-aside, cache-invalidate or sql.")
     allow_mode_header: bool = Field(default=False, description="Whether a request may choose its mode by the header viewgate-mode.")
-    pages: bool = Field(default=True, description="Whether a browser gets a front page at / and GraphiQL at /graphql.")
+    pages: bool = Field(default=True, description="Whether a browser gets pages: /, /compare, the docs, and GraphiQL at /graphql.")
+    writes_url: str = Field(
+        default="",
+        description="The origin of a service that writes follows, such as the demo's, for the button of /compare; empty: no button.",
+    )
     fallback: Literal["none", "cache-aside", "sql"] = Field(default="none", description="The mode that answers when the view cannot.")
     fallback_limit: int = Field(default=8, ge=1, description="How many requests the fallback may answer at once.")
     fallback_wait_seconds: float = Field(default=0.5, ge=0, description="How long a request waits for its turn at the fallback.")
@@ -150,6 +155,14 @@ class Settings(BaseSettings):
             parse_cluster_url(url)
         elif url is not None:
             parse_url(url)
+        return url
+
+    @field_validator("writes_url")
+    @classmethod
+    def _origin(cls, url: str) -> str:
+        # it becomes a part of a header
+        if url and not ORIGIN.fullmatch(url):
+            raise ValueError("must be http:// or https:// with a host and perhaps a port, and nothing after it")
         return url
 
     @field_validator("postgres_url")

@@ -29,7 +29,7 @@ from demo.scenario import Scenario, Seed, find
 from demo.seed_command import FOREVER
 from demo.servers import connect
 from demo.servers.kafka import create_topics
-from demo.servers.process import Process, ServerError
+from demo.servers.process import Process, ServerError, free_port
 from demo.servers.server import MissingError
 from demo.servers.stack import Stack, locked, stack
 from demo.services import PORT, answers, check_alive, service, settings
@@ -155,7 +155,9 @@ async def _run(asked: Asked, stop: asyncio.Event) -> None:
             seconds = await level(question, publishing, partial(check_alive, processes))
         await show(question, seconds, console.print)
         if not asked.once:
-            await _go_on(opened, asked, place, publishing.traffic(_seed_for(asked, servers)), processes, stop)
+            seed = _seed_for(asked, servers)
+            live = await _live(opened, place, publishing.traffic(seed), publishing.writes(seed))
+            await _go_on(asked, place, live, processes, stop)
 
 
 def _seed_for(asked: Asked, servers: Stack) -> Seed:
@@ -182,7 +184,9 @@ async def _check_connect() -> None:
 
 def _place(opened: AsyncExitStack, asked: Asked, servers: Stack) -> Place:
     """With the file that tells other terminals of it."""
-    environment = settings(servers, asked.scenario.view, asked.port, asked.topic_prefix)
+    # told before it is started: with the gateway's first page
+    writes_url = f"http://127.0.0.1:{free_port()}" if _seed_for(asked, servers).writes and not asked.once else ""
+    environment = settings(servers, asked.scenario.view, asked.port, asked.topic_prefix, writes_url)
     opened.enter_context(told(asked.folder / "env", environment, [server.address for server in servers.servers if server.process]))
     return Place(servers, asked.definition, environment, asked.folder, CACHE)
 
@@ -199,19 +203,25 @@ async def _start(opened: AsyncExitStack, asked: Asked, place: Place) -> list[Pro
     return processes
 
 
-async def _go_on(
-    opened: AsyncExitStack, asked: Asked, place: Place, traffic: tuple[str, ...], processes: Sequence[Process], stop: asyncio.Event
-) -> None:
-    """Live changes, until Ctrl-C. Raises ServerError when one of ours has ended by itself."""
+async def _live(opened: AsyncExitStack, place: Place, traffic: tuple[str, ...], writes: tuple[str, ...]) -> list[Process]:
+    """What writes while the demo goes on: the live changes, and the service behind the button of /compare."""
+    url = place.environment["VIEWGATE_WRITES_URL"]
     live = [service("traffic", traffic, place.folder, place.environment)] if traffic else []
+    if writes:
+        live.append(service("follows", writes, place.folder, place.environment, answers(f"{url}/livez")))
     for process in live:
         await started(opened, process)
+    return live
+
+
+async def _go_on(asked: Asked, place: Place, live: Sequence[Process], processes: Sequence[Process], stop: asyncio.Event) -> None:
+    """Until Ctrl-C. live: the processes that write. Raises ServerError when one of ours has ended by itself."""
     publishes, *restarted = processes
     kept = [publishes, *live] if asked.reload else [*processes, *live]
     ticks = _reloading(asked, place.servers, restarted) if asked.reload else _ticks()
     # by then files are watched
     await anext(ticks)
-    _tell(asked, "Live changes are coming in. " if traffic else "")
+    _tell(asked, "Live changes are coming in. " if live else "")
     async for _ in ticks:
         if stop.is_set():
             return
@@ -221,7 +231,7 @@ async def _go_on(
 def _tell(asked: Asked, live: str) -> None:
     if asked.reload:
         console.print("Gateway and projector start again when a source file changes.")
-    console.print(f"In a browser:         {asked.url}/ and {asked.url}/graphql")
+    console.print(f"In a browser:         {asked.url}/compare and {asked.url}/graphql")
     console.print(f"In another terminal:  . {(asked.folder / 'env').relative_to(CACHE.parent)}")
     console.print("                then: viewgate user 1 · viewgate doctor · viewgate audit")
     console.print(f"{live}Ctrl-C stops everything.")

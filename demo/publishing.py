@@ -66,6 +66,10 @@ class Publishing(Protocol):
         """The words after `python -m` of the live changes; none where there are none."""
         ...
 
+    def writes(self, seed: Seed) -> tuple[str, ...]:
+        """The same of the service behind the button of /compare."""
+        ...
+
 
 class SingleWrite:
     """Services write Kafka alone; a sink brings it into PostgreSQL."""
@@ -98,6 +102,9 @@ class SingleWrite:
 
     def traffic(self, seed: Seed) -> tuple[str, ...]:
         return seed.traffic
+
+    def writes(self, seed: Seed) -> tuple[str, ...]:
+        return seed.writes
 
 
 class Captured:
@@ -136,6 +143,9 @@ class Captured:
 
     def traffic(self, seed: Seed) -> tuple[str, ...]:
         return seed.written
+
+    def writes(self, seed: Seed) -> tuple[str, ...]:
+        return seed.writes_sql
 
     async def _copy(self, pool: asyncpg.Pool, seed: Seed, console: Console) -> None:
         console.print(f"Writing {seed.rows:,} rows into PostgreSQL")

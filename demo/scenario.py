@@ -16,13 +16,16 @@ class Seed:
 
     rows: how many changes. records: makes them anew at each call, the same every time (demo/publish.py makes one of a row).
     traffic: the live changes that fit, as the words after `python -m`, told of Kafka by the settings; empty: none.
-    written: the same where services write PostgreSQL, for change data capture.
+    written: the same where services write PostgreSQL, for change data capture. writes, writes_sql: both of the service behind the button
+    of /compare, as the words after `python -m`; empty: there is none.
     """
 
     rows: int
     records: Callable[[], Iterable[Record]]
     traffic: tuple[str, ...] = ()
     written: tuple[str, ...] = ()
+    writes: tuple[str, ...] = ()
+    writes_sql: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,8 @@ EXPECTED = "write module:NAME of a scenario, such as demo.scenario:USERS or exam
 
 def _users(size: seed.Size) -> Seed:
     live = ("app", "traffic", "--rate", "20", "--users", str(size.users))
-    return Seed(size.rows, partial(seed.records, size), live, (*live, "--sql"))
+    writes = ("demo.follows", "--users", str(size.users))
+    return Seed(size.rows, partial(seed.records, size), live, (*live, "--sql"), writes, (*writes, "--sql"))
 
 
 USERS = Scenario(

@@ -1,4 +1,4 @@
-"""Our own processes of the demo: projector, gateway, sink, traffic. Started and stopped as the servers are."""
+"""Our own processes of the demo: projector, gateway, sink, traffic, follows. Started and stopped as the servers are."""
 
 import os
 import sys
@@ -14,7 +14,7 @@ from demo.servers.stack import Stack
 PORT = 8000
 
 
-def settings(stack: Stack, view: str, port: int, topic_prefix: str = "") -> Mapping[str, str]:
+def settings(stack: Stack, view: str, port: int, topic_prefix: str = "", writes_url: str = "") -> Mapping[str, str]:
     """What each of our processes is told by its environment, whatever else that has. An empty one is the default."""
     return {
         "VIEWGATE_VIEW": view,
@@ -25,6 +25,7 @@ def settings(stack: Stack, view: str, port: int, topic_prefix: str = "") -> Mapp
         "VIEWGATE_ALLOW_MODE_HEADER": "1",
         "VIEWGATE_FALLBACK": "sql",
         "VIEWGATE_PORT": str(port),
+        "VIEWGATE_WRITES_URL": writes_url,
     }
 
 

@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from loaders.sending import Begin, Command, Send
-from schema import layout
+from schema import layout, notes
 from schema.definition import Definition
 
 # Whatever Redis answers (a replica's READONLY, OOM, somebody else's key) or does not: the cache is optional.
@@ -64,7 +64,11 @@ class Cache:
 
     async def get(self, keys: Sequence[Key]) -> dict[Key, Entry]:
         """Those that are there. Raises AWAY."""
-        stored = await self._send([("GET", self._entry(key)) for key in keys]) if keys else []
+        if not keys:
+            return {}
+        asked = [("GET", self._entry(key)) for key in keys]
+        notes.redis(asked)
+        stored = await self._send(asked)
         return {key: entry for key, one in zip(keys, stored, strict=True) if (entry := self.decode(one)) is not None}
 
     def begin(self, keys: Sequence[Key], done: Callable[[list[Entry | None] | None], None]) -> bool:
@@ -85,7 +89,8 @@ class Cache:
         tokens = {key: secrets.token_hex(8) for key in keys}
         leased: list[Command] = [("SET", self._lease(key), token, "NX", "PX", str(self._lease_ms)) for key, token in tokens.items()]
         # behind them: who had a lease before us has filled what it is of
-        there: list[Command] = [("GET", self._entry(key)) for key in keys]
+        there = [("GET", self._entry(key)) for key in keys]
+        notes.redis([*leased, *there])
         try:
             replies = await self._send([*leased, *there])
         except AWAY as away:

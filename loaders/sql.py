@@ -8,7 +8,7 @@ from typing import TypeAlias
 import asyncpg
 
 from loaders.turns import Turns
-from schema import layout, sql
+from schema import layout, notes, sql
 from schema.definition import Definition
 from schema.loader import Read, Row, Rows, SourceUnavailable
 
@@ -80,7 +80,9 @@ class SqlLoader:
         # PostgreSQL has no text with a NUL in it, and calls the question an error
         wanted = [value for value in dict.fromkeys(values) if "\0" not in value]
         keys = [int(value) for value in wanted] if by == "id" and self._definition.key_type is int else wanted
-        records = await connection.fetch(sql.select(self._definition, [*dict.fromkeys(key + names)], by), keys)
+        statement = sql.select(self._definition, [*dict.fromkeys(key + names)], by)
+        notes.sql(statement)
+        records = await connection.fetch(statement, keys)
         return {str(record[by]): _fragments(record, fields) for record in records}
 
 

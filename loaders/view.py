@@ -13,7 +13,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from loaders.after import Behind, Guard, Polls
 from loaders.live import Live
 from loaders.sending import Begin, Command, Send, by_pipeline
-from schema import layout, servers
+from schema import layout, notes, servers
 from schema.definition import Definition
 from schema.generation import Generation
 from schema.loader import BadAfter, FieldMissing, Read, Row, Rows, ViewNotReady, ViewUnavailable
@@ -229,6 +229,7 @@ class ViewLoader:
         return bool(live.is_named(pointer) or self._generation) and live.is_same(stored)
 
     async def _pipeline(self, commands: Sequence[Command]) -> list[Any]:
+        notes.redis(commands)
         try:
             return await self._send(commands)
         except AWAY as error:

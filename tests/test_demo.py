@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from redis.asyncio import Redis
 
@@ -49,6 +50,7 @@ async def test_ctrl_c_ends_a_demo_that_was_audited_under_live_changes_and_leaves
         await until(lambda: says(log, GOES_ON), 120)
         assert "In another terminal:  . .cache/demo/env\n" in log.read_text()
         environment = await told(folder)
+        assert await _followed(environment) == 200
         code, output = await viewgate(folder, environment, "audit")
         assert (code, "0 mismatches" in output) == (0, True), output
         redis = Redis.from_url(environment["VIEWGATE_REDIS_URL"])
@@ -61,6 +63,16 @@ async def test_ctrl_c_ends_a_demo_that_was_audited_under_live_changes_and_leaves
         assert await asyncio.wait_for(process.wait(), 30) == 0
     assert processes(folder) == []
     assert not (folder / ".cache" / "demo" / "env").exists()
+
+
+async def _followed(environment: Mapping[str, str]) -> int:
+    """The status of a follow, sent as the gateway's page /compare would, whose policy must allow it."""
+    gateway, writes = f"http://127.0.0.1:{environment['VIEWGATE_PORT']}", environment["VIEWGATE_WRITES_URL"]
+    async with httpx.AsyncClient() as client:
+        page = await client.get(f"{gateway}/compare")
+        assert f"connect-src 'self' {writes};" in page.headers["content-security-policy"]
+        answer = await client.post(f"{writes}/follows", json={"follower": 7, "followee": 1}, headers={"origin": gateway})
+        return answer.status_code
 
 
 @pytest.mark.servers

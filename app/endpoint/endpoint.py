@@ -4,6 +4,7 @@ import asyncio
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import msgspec
@@ -22,7 +23,7 @@ from app.endpoint.rates import Rates
 from app.headers import BadHeaderError
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
-from schema import graphql
+from schema import graphql, notes
 from schema.loader import Loader, Mode, Overloaded, Rows
 from schema.positions import Token
 
@@ -159,10 +160,15 @@ class Endpoint:
         if call.head.keys() & ASKING:
             asking = Headers(scope=call.scope)
             wanted, after = headers.wanted_extensions(asking), headers.after(asking)
+            if wanted == "reads" and not self._settings.allow_mode_header:
+                raise BadHeaderError(
+                    "BAD_REQUEST", f"{headers.EXTENSIONS}: reads names keys and tables, so it is for VIEWGATE_ALLOW_MODE_HEADER=true alone."
+                )
         reading = graphql.Reading(self._loaders[call.mode], after)
         try:
             text = self._documents.text(asked)
-            result = await self._executed(text, asked, reading)
+            with notes.taken() if wanted == "reads" else nullcontext(()) as asked_for:
+                result = await self._executed(text, asked, reading)
         except RequestError as error:
             return Told(msgspec.json.encode(errors.failure(error.code, str(error))), False, error.code, None)
         self._take(call.scope, len(reading.rows.rows) if reading.rows else 0)
@@ -178,6 +184,8 @@ class Endpoint:
             extensions = headers.extensions(call.mode, reading.rows)
             if wanted == "plan":
                 extensions["plan"] = self._schema.explained(text, asked.variables or {}, asked.operation_name)
+            if wanted == "reads":
+                extensions["reads"] = asked_for
             answer["extensions"] = {"viewgate": extensions}
         return Told(msgspec.json.encode(answer), executed, errors.code_of(failed), reading.rows)
 

@@ -1,1 +1,1 @@
-"""What a browser gets: the front page, GraphiQL and the docs, without a network. Reads nothing from a store: its scripts ask /graphql."""
+"""What a browser gets: the front page, /compare, GraphiQL and the docs, without a network. Reads no store: its scripts ask /graphql."""

@@ -19,18 +19,18 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; font-src 'self' data:; img-src 'self' data:; "
     "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-SECURITY = {"content-security-policy": POLICY, "x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+SECURITY = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".png": "image/png", ".svg": "image/svg+xml"}
 ALWAYS_ASK, FOR_GOOD = "no-cache", "public, max-age=31536000, immutable"
 
 
 class File:
-    """An ASGI app that answers with one content. suffix: what its type goes by; packed: the content in gzip's form."""
+    """An ASGI app that answers with one content. suffix: what its type goes by; packed: the content in gzip's form; policy: CSP's."""
 
-    def __init__(self, suffix: str, packed: bytes, cache: str = ALWAYS_ASK, vary: str = "accept-encoding") -> None:
+    def __init__(self, suffix: str, packed: bytes, cache: str = ALWAYS_ASK, vary: str = "accept-encoding", policy: str = POLICY) -> None:
         self._packed = packed
         self._type = TYPES[suffix]
-        self._headers = SECURITY | {"cache-control": cache, "vary": vary}
+        self._headers = SECURITY | {"content-security-policy": policy, "cache-control": cache, "vary": vary}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if accepts_gzip(Headers(scope=scope)):

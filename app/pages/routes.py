@@ -13,17 +13,19 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.accept import prefers_html
 from app.pages.documents import Documents
 from app.pages.examples import every_field, examples, word
-from app.pages.files import HERE, Assets, File, packed
+from app.pages.files import HERE, POLICY, Assets, File, packed
 from app.settings import Settings
 from schema.definition import Definition
 from schema.loader import Mode
 
-MODES: Mapping[Mode, str] = {
+MODES: Mapping[str, str] = {
     "view": "One hash in Redis, kept up to date by projectors.",
     "cache-aside": "A cache in Redis that may be stale, else PostgreSQL.",
     "cache-invalidate": "A cache in Redis that the change stream keeps clean, else PostgreSQL.",
     "sql": "Counted in PostgreSQL for each request.",
 }
+# what a follow changes; a view without it has no such button
+FOLLOWED = "followerCount"
 NOT_ALLOWED = "This gateway answers in one mode. VIEWGATE_ALLOW_MODE_HEADER=true lets a request choose."
 
 
@@ -46,24 +48,30 @@ class Pages:
 
     def routes(self) -> list[Route]:
         """All but /graphql."""
-        fields = ["id", *(field.camel for field in self._definition.fields)]
-        asked = {"query": every_field(self._definition), "root": word(self._definition), "fields": fields}
-        numeric = self._definition.key_type is int
-        front = self._page(
-            "front",
-            told=_data(self._told() | asked | {"numeric": numeric, "what": MODES}),
-            name=escape(self._definition.name.lower()),
-            id="1" if numeric else "",
-        )
         return [
-            Route("/", front, methods=["GET"]),
+            Route("/", self._page("front", name=escape(self._definition.name.lower())), methods=["GET"]),
+            Route("/compare", self._compare(), methods=["GET"]),
             Route("/assets/{name}", self._assets, methods=["GET"]),
             Route("/docs/", self._docs, methods=["GET"]),
             Route("/docs/{name}", self._docs, methods=["GET"]),
         ]
 
+    def _compare(self) -> File:
+        """The only page that may ask another origin than its own: that of the service which writes, where there is one."""
+        fields = ["id", *(field.camel for field in self._definition.fields)]
+        asked = {"query": every_field(self._definition), "root": word(self._definition), "fields": fields}
+        numeric = self._definition.key_type is int
+        writes = self._settings.writes_url if numeric and FOLLOWED in fields else ""
+        return self._page(
+            "compare",
+            policy=POLICY.replace("connect-src 'self'", f"connect-src 'self' {writes}") if writes else POLICY,
+            told=_data(self._told() | asked | {"numeric": numeric, "what": MODES, "writes": writes, "followed": FOLLOWED}),
+            name=escape(self._definition.name.lower()),
+            id="1" if numeric else "",
+        )
+
     def _told(self) -> dict[str, object]:
-        """What both scripts must know."""
+        """What every script must know."""
         choice = self._settings.allow_mode_header
         return {"mode": self._settings.mode, "modes": self._modes if choice else (self._settings.mode,), "choice": choice}
 
@@ -82,10 +90,11 @@ class Pages:
     def _document(self, title: str, body: str) -> File:
         return self._page("document", title=escape(title), body=body)
 
-    def _page(self, template: str, /, vary: str = "accept-encoding", **values: str) -> File:
+    def _page(self, template: str, /, vary: str = "accept-encoding", policy: str = POLICY, **values: str) -> File:
         text = Template((HERE / "templates" / f"{template}.html").read_text(encoding="utf-8"))
         docs = '<a href="/docs/">docs</a>' if self._docs else ""
-        return File(".html", packed(text.substitute(self._assets.urls, docs=docs, **values).encode()), vary=vary)
+        content = packed(text.substitute(self._assets.urls, docs=docs, **values).encode())
+        return File(".html", content, vary=vary, policy=policy)
 
 
 class _ForBrowsers:

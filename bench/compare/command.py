@@ -67,10 +67,12 @@ def compare(
 
 
 def _tell(results: Results, folder: Path) -> None:
-    from bench.compare import lines, report  # noqa: PLC0415  # matplotlib takes a second, which a mistyped name need not wait for
+    # matplotlib takes a second, which a mistyped name need not wait for
+    from bench.compare.lines import show  # noqa: PLC0415
+    from bench.compare.report import write  # noqa: PLC0415
 
-    report.write(results, folder)
-    lines.show(results, console())
+    write(results, folder)
+    show(results, console())
     typer.echo(f"\nThe report: {folder / 'index.html'}")
 
 

@@ -15,6 +15,7 @@ from app.server import gateway
 from app.settings import Settings
 from demo.seed import user as seeded_user
 from demo.servers.process import free_port
+from schema.definition import Definition
 from tests.request.arranged import DEFINITION, User, user
 
 TELL_VIOLATIONS = """
@@ -34,16 +35,17 @@ SEEDED = [_seeded(number) for number in range(1, 8)]
 class Site:
     """A gateway on 127.0.0.1. `stop` ends its server, `start` begins one at the same port."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, port: int) -> None:
         self._app = app
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
+        self._port = port
+        self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
     @contextlib.asynccontextmanager
-    async def running(cls, settings: Settings) -> AsyncIterator[Self]:
-        async with gateway(settings, DEFINITION) as app:
-            site = cls(app)
+    async def running(cls, settings: Settings, definition: Definition = DEFINITION) -> AsyncIterator[Self]:
+        """At the settings' port, if they were given one."""
+        async with gateway(settings, definition) as app:
+            site = cls(app, settings.port if "port" in settings.model_fields_set else free_port())
             await site.start()
             try:
                 yield site
@@ -83,10 +85,14 @@ class _Server(uvicorn.Server):
 # without slots: playwright keeps a note at the object whose method it calls
 @dataclass
 class Watched:
-    """A page. foreign: what it asked of another origin. complaints: its console's warnings and errors, CSP's among them."""
+    """A page. foreign: what it asked of another origin than its own and `writes`, where its follows go.
+
+    complaints: its console's warnings and errors, CSP's among them.
+    """
 
     page: Page
     origin: str
+    writes: str = ""
     foreign: list[str] = field(default_factory=list)
     complaints: list[str] = field(default_factory=list)
     asked: list[Request] = field(default_factory=list)
@@ -116,7 +122,7 @@ class Watched:
         return bool(await self.page.evaluate("document.documentElement.scrollWidth > innerWidth"))
 
     async def _allow(self, route: Route) -> None:
-        if route.request.url.startswith(self.origin + "/"):
+        if route.request.url.startswith(f"{self.origin}/") or (self.writes and route.request.url == f"{self.writes}/follows"):
             await route.continue_()
         else:
             self.foreign.append(route.request.url)

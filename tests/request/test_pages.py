@@ -26,7 +26,6 @@ CHROME = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image
 BROWSER = {"accept": CHROME}
 SHOP = read_definition(CustomerView)
 SEEDED = {str(number): user(number, seed.user(number).username) for number in range(1, 6)}
-SMALL = 20_000
 
 
 class Page(HTMLParser):
@@ -96,7 +95,7 @@ async def test_a_page_is_no_graphql_request(open_over: Open) -> None:
     assert "viewgate_requests_total{" not in (await client.get("/metrics")).text
 
 
-@pytest.mark.parametrize("path", ["/", "/graphql", "/docs/", "/docs/settings"])
+@pytest.mark.parametrize("path", ["/", "/compare", "/graphql", "/docs/", "/docs/settings"])
 async def test_every_page_and_what_it_loads_has_the_headers_and_no_inline_script(open_over: Open, path: str) -> None:
     client = await open_over(MemoryLoader())
     answer = await client.get(path, headers=BROWSER)
@@ -130,7 +129,7 @@ async def test_an_asset_is_compressed_for_whoever_accepts_it_and_the_same_for_th
     assert plain.headers["content-type"] == "text/javascript; charset=utf-8"
 
 
-@pytest.mark.parametrize("path", ["/", "/docs/", "/docs/settings", "/assets/front.js", "/nothing"])
+@pytest.mark.parametrize("path", ["/", "/docs/", "/docs/settings", "/compare", "/assets/compare.js", "/nothing"])
 async def test_without_pages_there_is_nothing_but_a_sentence(open_over: Open, path: str) -> None:
     answer = await (await open_over(MemoryLoader(), pages=False)).get(path, headers=BROWSER)
     assert (answer.status_code, answer.json()["errors"][0]["extensions"]) == (404, {"code": "NOT_FOUND"})
@@ -143,7 +142,7 @@ async def test_without_pages_a_browser_is_answered_as_a_program_is(open_over: Op
     assert (browser.status_code, browser.content) == (program.status_code, program.content) == (400, program.content)
 
 
-@pytest.mark.parametrize("path", ["/assets/front.js", "/assets/front.00000000.js", "/assets/..%2Froutes.py", "/docs/nothing"])
+@pytest.mark.parametrize("path", ["/assets/compare.js", "/assets/compare.00000000.js", "/assets/..%2Froutes.py", "/docs/nothing"])
 async def test_only_known_names_are_served(open_over: Open, path: str) -> None:
     assert (await (await open_over(MemoryLoader())).get(path)).status_code == 404
 
@@ -153,11 +152,21 @@ async def test_no_path_leads_out_of_the_docs(open_over: Open, path: str) -> None
     assert (await (await open_over(MemoryLoader())).get(path)).status_code == 404
 
 
-async def test_the_front_page_is_small(open_over: Open) -> None:
+@pytest.mark.parametrize(("path", "most_bytes"), [("/", 10_000), ("/compare", 60_000)])
+async def test_our_own_pages_are_small(open_over: Open, path: str, most_bytes: int) -> None:
     client = await open_over(MemoryLoader(), allow_mode_header=True)
-    answer = await client.get("/")
+    answer = await client.get(path)
     own = [await client.get(address) for address in Page(answer.text).addresses if address.startswith("/assets/")]
-    assert 5_000 < sum(len(found.content) for found in [answer, *own]) < SMALL
+    assert most_bytes / 4 < sum(len(found.content) for found in [answer, *own]) < most_bytes
+
+
+async def test_only_compare_may_ask_the_service_that_writes_and_no_other(open_over: Open) -> None:
+    client = await open_over(MemoryLoader(), writes_url="http://127.0.0.1:8001")
+    policies = {
+        path: (await client.get(path, headers=BROWSER)).headers["content-security-policy"] for path in ("/", "/compare", "/graphql")
+    }
+    assert policies["/compare"] == POLICY.replace("connect-src 'self'", "connect-src 'self' http://127.0.0.1:8001")
+    assert policies["/"] == policies["/graphql"] == POLICY
 
 
 @pytest.mark.parametrize("definition", [DEFINITION, SHOP], ids=lambda definition: definition.name)

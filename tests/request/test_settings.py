@@ -67,6 +67,9 @@ def test_a_url_of_a_cluster_names_several_nodes_and_one_way_to_log_in() -> None:
         ("VIEWGATE_POSTGRES_URL", "mysql://x"),
         ("VIEWGATE_FALLBACK_LIMIT", "0"),
         ("VIEWGATE_ALLOW_MODE_HEADER", "perhaps"),
+        ("VIEWGATE_WRITES_URL", "127.0.0.1:8001"),
+        ("VIEWGATE_WRITES_URL", "http://127.0.0.1:8001/follows"),
+        ("VIEWGATE_WRITES_URL", "http://one; script-src *"),
     ],
 )
 def test_a_malformed_setting_is_named_and_its_value_is_not_told(monkeypatch: pytest.MonkeyPatch, key: str, value: str) -> None:

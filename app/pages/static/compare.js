@@ -1,15 +1,18 @@
 "use strict";
-// Asks the same of each mode about once a second while the page is seen, and shows what comes back.
+// Asks the same of each mode about once a second while the page is seen, and shows what comes back and what was read for it.
 
 const EVERY_MS = 1000, PATIENCE_MS = 10000, KEPT = 20, HIGHEST = 1000;
 const input = find("#id");
-const columns = told.modes.map((mode) => ({ mode, busy: false, timer: 0, times: [], row: null, fresh: false, head: null, cells: [] }));
+// A mode has its colour and its dashes whichever other modes there are.
+const mark = (mode) => `line-${Math.max(0, Object.keys(told.what).indexOf(mode))}`;
+const columns = told.modes.map((mode, place) => ({ mode, place, mark: mark(mode), busy: false, timer: 0, times: [], row: null, fresh: false, head: null, cells: [] }));
 
 function build() {
-  const heads = find("thead tr"), body = find("tbody");
-  find("table").style.setProperty("--modes", columns.length);
+  const heads = find("#answers thead tr"), body = find("#answers tbody");
+  find("main").style.setProperty("--modes", columns.length);
   for (const column of columns) {
     column.head = find("#column").content.cloneNode(true).firstElementChild;
+    column.head.classList.add(column.mark);
     find(".mode", column.head).textContent = column.mode;
     find(".what", column.head).textContent = told.what[column.mode] ?? "";
     heads.append(column.head);
@@ -19,9 +22,14 @@ function build() {
     name.scope = "row";
     name.textContent = field;
     line.append(name);
-    for (const column of columns) column.cells.push(line.insertCell().appendChild(document.createElement("span")));
+    for (const column of columns) {
+      const cell = line.insertCell();
+      cell.className = column.mark;
+      column.cells.push(cell.appendChild(document.createElement("span")));
+    }
   }
   find("#one").hidden = told.choice;
+  find("#about").hidden = !told.choice;
   find("#why").hidden = columns.length < 2;
   find("#shuffle").hidden = !told.numeric;
 }
@@ -29,10 +37,14 @@ function build() {
 // Numbers stay as they are written: those of 64 bits would not survive JavaScript's own.
 const exact = (_, value, context) => (typeof value === "number" ? context?.source ?? value : value);
 
-async function ask(column, id) {
+const anyone = () => String(1 + Math.floor(Math.random() * HIGHEST));
+
+// A query of one row, in a mode: the response, its text, and how long it took. extensions: what the answer shall tell of itself.
+async function ask(mode, query, id, extensions) {
   const headers = { "content-type": "application/json", accept: "application/json" };
-  if (told.choice) headers["viewgate-mode"] = column.mode;
-  const body = JSON.stringify({ query: told.query, variables: { id } });
+  if (told.choice) headers["viewgate-mode"] = mode;
+  if (told.choice && extensions) headers["viewgate-extensions"] = extensions;
+  const body = JSON.stringify({ query, variables: { id } });
   const started = performance.now();
   const response = await fetch("/graphql", { method: "POST", headers, body, signal: AbortSignal.timeout(PATIENCE_MS) });
   const text = await response.text();
@@ -47,7 +59,7 @@ async function turn(column) {
   const started = performance.now();
   let show;
   try {
-    const answer = await ask(column, id);
+    const answer = await ask(column.mode, told.query, id, "reads");
     show = () => shown(column, id, answer);
   } catch (error) {
     const late = error.name === "TimeoutError";
@@ -76,6 +88,7 @@ function shown(column, id, { response, text, ms }) {
   says(column, ".from", origin(column.mode, response.headers));
   says(column, ".ms", `${ms.toFixed(1)} ms`);
   says(column, ".median", `median ${median(column.times).toFixed(1)} ms`);
+  tell(column, answer.extensions?.viewgate?.reads);
   compare();
 }
 
@@ -93,9 +106,35 @@ function says(column, selector, text) {
 
 function origin(mode, headers) {
   const by = headers.get("viewgate-mode"), fallback = headers.get("viewgate-fallback"), asOf = headers.get("viewgate-as-of");
-  const parts = [headers.get("viewgate-generation"), asOf && `age ${age(asOf)}`];
+  const parts = [asOf && `age ${age(asOf)}`, headers.get("viewgate-generation")];
   if (by !== mode) parts.unshift(`by ${by}${fallback ? ` (${fallback})` : ""}`);
   return parts.filter(Boolean).join(" · ");
+}
+
+// What the gateway says that it sent, in short; line by line where that is opened.
+function tell(column, reads) {
+  const box = find(".read", column.head), list = find("ol", box);
+  box.hidden = !reads;
+  if (!reads) return;
+  const rows = reads.filter(({ redis, sql }) => sql || redis[0] === "HMGET" || redis[0] === "GET"), others = reads.filter((read) => !rows.includes(read));
+  says(column, ".read summary", rows.length ? rows.map(short).join(" + ") : "nothing: it shared another request's read");
+  says(column, ".also", others.length ? `and ${others.map(({ redis }) => redis[0]).join(", ")}` : "");
+  const lines = reads.map((read) => read.sql ?? read.redis.join(" "));
+  if (lines.join("\n") === [...list.children].map((line) => line.textContent).join("\n")) return;
+  list.replaceChildren(...lines.map((line) => {
+    const item = document.createElement("li");
+    item.textContent = line;
+    return item;
+  }));
+}
+
+function short({ redis, sql }) {
+  if (sql) {
+    const queries = sql.match(/\bSELECT\b/g).length;
+    return queries === 1 ? "1 SQL query" : `${queries} SQL queries in 1 statement`;
+  }
+  if (redis[0] === "HMGET") return `1 HMGET of ${redis.length - 2} fields`;
+  return "1 GET";
 }
 
 function median(times) {
@@ -112,16 +151,24 @@ function fill(column) {
   });
 }
 
-// Marks what most others do not say, and all where no two agree; draws all times on one scale.
+// What a field is, by those who answered: what most of them say, and of two that as many say, sql's. Undefined where no two agree.
+function agreed(fresh, field) {
+  const count = new Map();
+  for (const { row } of fresh) count.set(row[field], (count.get(row[field]) ?? 0) + 1);
+  const most = Math.max(...count.values()), said = [...count.keys()].filter((value) => count.get(value) === most);
+  if (said.length === 1) return said[0];
+  const counted = fresh.find(({ mode }) => mode === "sql")?.row[field];
+  return most > 1 && said.includes(counted) ? counted : undefined;
+}
+
+// Marks what differs from that; draws all times on one scale.
 function compare() {
   const fresh = columns.filter((column) => column.fresh);
   const slowest = Math.max(1, ...columns.flatMap((column) => column.times));
   told.fields.forEach((field, place) => {
-    const count = new Map();
-    for (const { row } of fresh) count.set(row[field], (count.get(row[field]) ?? 0) + 1);
-    const most = Math.max(...count.values());
+    const right = agreed(fresh, field);
     for (const column of columns) {
-      const differs = column.fresh && count.size > 1 && (count.get(column.row[field]) < most || most * 2 <= fresh.length);
+      const differs = column.fresh && column.row[field] !== right;
       column.cells[place].parentElement.classList.toggle("differs", differs);
       column.cells[place].parentElement.classList.toggle("old", !column.fresh);
     }
@@ -145,8 +192,8 @@ function anew() {
 build();
 input.addEventListener("input", anew);
 find("#shuffle").addEventListener("click", () => {
-  input.value = 1 + Math.floor(Math.random() * HIGHEST);
-  anew();
+  input.value = anyone();
+  input.dispatchEvent(new Event("input"));
 });
 document.addEventListener("visibilitychange", () => columns.forEach(turn));
 anew();
