@@ -112,7 +112,7 @@ async def test_the_switch_wins_over_the_headers_editor_and_leaves_its_other_head
 async def test_where_no_mode_may_be_chosen_the_switch_is_off_and_no_header_is_sent(open_site: OpenSite, open_page: OpenPage) -> None:
     watched = await open_page(await open_site(allow_mode_header=False, mode="sql"), "/graphql")
     page = watched.page
-    await expect(page.get_by_role("radio", disabled=True)).to_have_count(3)
+    await expect(page.get_by_role("radio", disabled=True)).to_have_count(4)
     await expect(page.get_by_role("radio", name="sql")).to_be_checked()
     assert "VIEWGATE_ALLOW_MODE_HEADER" in (await page.locator("fieldset").get_attribute("title") or "")
     assert await mode_sent(await run(watched)) is None

@@ -118,7 +118,7 @@ async def test_a_row_that_is_about_to_be_stale_is_asked_for_once_by_nobody_who_w
     await keep(redis, ADA)
     await age(redis, "id", "1", 1, took_ms=1)
     slow, tally = SlowLoader(RENAMED), Counts()
-    eager = [cached(redis, slow, tally, early=1e12) for _ in range(3)]
+    eager = [cached(redis, slow, tally, early=1e12, lease=60) for _ in range(3)]
     loads = len(RENAMED.loads)
     for reading in eager * 3:
         assert (await reading.load([ADA])).rows == [ADAS]
@@ -169,10 +169,10 @@ async def test_that_a_row_is_unknown_is_kept_for_a_shorter_time(redis: Redis) ->
 
 
 async def test_what_is_just_stale_is_answered_at_once_and_asked_for_by_one(redis: Redis) -> None:
-    await keep(redis, ADA, ttl=60)
-    await age(redis, "id", "1", 67)
+    await keep(redis, ADA, ttl=20)
+    await age(redis, "id", "1", 24)
     slow, tally = SlowLoader(RENAMED), Counts()
-    processes = [cached(redis, slow, tally) for _ in range(3)]
+    processes = [cached(redis, slow, tally, lease=60) for _ in range(3)]
     loads = len(RENAMED.loads)
     for reading in processes * 3:
         assert (await reading.load([ADA])).rows == [ADAS]
