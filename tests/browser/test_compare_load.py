@@ -41,7 +41,7 @@ async def test_load_is_counted_and_drawn_for_each_mode_until_it_is_switched_off(
         await expect(number(page, mode, P50)).to_have_text(re.compile(r"^\d[\d,]*\.\d ms$"))
     await expect(page.locator("#percentiles polyline")).to_have_count(4)
     await expect(page.locator("#seconds polyline")).to_have_count(8)
-    await expect(page.locator("#loaded")).to_have_text(re.compile(r"^150 requests/s in all; stops in 4:\d\d\.$"))
+    await expect(page.locator("#loaded")).to_have_text(re.compile(r"^200 requests/s in all; stops in 4:\d\d\.$"))
     sent = [request for request in watched.queries() if "viewgate-extensions" not in request.headers]
     assert {request.headers["viewgate-mode"] for request in sent} == {"view", "cache-aside", "sql"}
     await put(page, "off")
