@@ -102,7 +102,7 @@ def _cell(value: Value) -> str:
         return f'<td data-value="{value + 0!r}">{escape(told(value))}</td>'
     numbers = value.scaled(100) if isinstance(value, Share) else value
     ends = f' data-low="{numbers.low!r}" data-high="{numbers.high!r}"' if interval(value) else ""
-    small = f"<small>{interval(value)}</small>" if ends else ""
+    small = f"<small>{interval(value)}</small>" if ends and value.low != value.high else ""
     return f'<td data-value="{numbers.value!r}"{ends}>{told(value)}{small}</td>'
 
 
