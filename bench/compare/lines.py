@@ -34,5 +34,5 @@ def show(results: Results, console: Console) -> None:
 
 
 def _with_interval(value: Value) -> str:
-    ends = interval(value) if isinstance(value, Estimate) else ""
+    ends = interval(value) if isinstance(value, Estimate) and value.low != value.high else ""
     return f"{told(value)} [dim]({ends})[/]" if ends else told(value)

@@ -117,9 +117,12 @@ def _saturation(digest: Digest, panels: Sequence[Axes], theme: Theme) -> None:
                 elinewidth=1,
                 label=mode,
             )
+        failed = [(cell.rate, p99.value) for cell in digest.cells if cell.mode == mode and cell.failed and (p99 := cell.at(99.0))]
+        for rate, ms in failed:
+            axes.plot([rate], [ms], color=stroke.colour, marker=stroke.marker, markersize=9, markerfacecolor=theme.paper)
         if most := digest.capacities[mode]:
             axes.axvline(most.value, color=stroke.colour, linestyle=stroke.line, linewidth=1, alpha=0.7)
-    axes.set_xlabel("reads due a second (vertical: the most answered, in closed loop)")
+    axes.set_xlabel("reads due a second (upright: the most answered; ringed: some failed)")
     axes.set_ylabel("p99, ms")
     logarithmic(axes, "x", "y")
 

@@ -85,21 +85,7 @@ def writes(digest: Digest) -> Table:
 
 
 def memory(digest: Digest) -> Table:
-    told = models(digest.results)
-    rows: list[tuple[str, Sequence[Value]]] = []
-    for mode in digest.results.modes:
-        kept = [one for one in digest.results.memory if one.mode == mode]
-        count, size = sum(one.rows for one in kept), sum(one.redis_bytes for one in kept)
-        full = told[mode].full
-        nothing: Value = 0 if mode == "sql" else None
-        rows.append(
-            (
-                mode,
-                [count / len(kept), size / len(kept) / 1e6, size / count, (full or 0) / 1e6]
-                if count
-                else [nothing, nothing, nothing, nothing],
-            )
-        )
+    rows = [(mode, _kept(digest, mode)) for mode in digest.results.modes]
     return Table("memory", "What lies in Redis", ["", "rows", "MB", "bytes a row", "MB if all users were kept"], rows)
 
 
@@ -222,6 +208,15 @@ def _ages(one: Wrong) -> list[Value]:
         return ["none wrong" if one.answers and not one.wrong else None] * len(PERCENTS)
     count = len(one.ages_ms)
     return [one.ages_ms[max(int(percent * count / 100 + 0.5), 1) - 1] for percent in PERCENTS]
+
+
+def _kept(digest: Digest, mode: Mode) -> list[Value]:
+    """Of several measurements the mean."""
+    kept = [one for one in digest.results.memory if one.mode == mode]
+    rows, size = sum(one.rows for one in kept), sum(one.redis_bytes for one in kept)
+    if not rows:
+        return [0 if mode == "sql" else None] * 4
+    return [rows / len(kept), size / len(kept) / 1e6, size / rows, size / rows * digest.results.users / 1e6]
 
 
 def _even(even: BreakEven | None) -> Value:

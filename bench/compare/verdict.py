@@ -7,7 +7,7 @@ from bench.compare import models, statistics
 from bench.compare.costs import BreakEven
 from bench.compare.digest import Cell, Digest
 from bench.compare.models import REFERENCE_RATE
-from bench.compare.statistics import MAXIMUM, Estimate
+from bench.compare.statistics import MAXIMUM, Estimate, Share
 from bench.compare.tables import memory
 from bench.compare.wording import interval, number, percent, told, whole
 from schema.loader import Mode
@@ -89,7 +89,7 @@ def _decision(digest: Digest, other: Mode) -> Iterator[Sentence]:
     faster, cheaper = _faster(digest, other), _better(_cost(digest, other), less=True)
     if faster is None or cheaper is None:
         unknown = "their latency" if faster is None else "what they cost"
-        yield Sentence(f"View or {other}: not decided, for {unknown} was not measured.", ("latency", "costs"), decides=True)
+        yield Sentence(f"View or {other}: not decided, for {unknown} was not measured, or only once.", ("latency", "costs"), decides=True)
         return
     chosen = DECISIONS[faster, cheaper].format(other=other)
     yield Sentence(f"View or {other}, in this scenario and at these prices: {chosen}.", ("latency", "costs"), decides=True)
@@ -109,8 +109,8 @@ def _fails(cell: Cell) -> bool:
 
 
 def _better(by: Estimate | None, *, less: bool) -> str | None:
-    """ "view" or "other"; "": no difference that can be told; None: not measured."""
-    if by is None:
+    """Who does better, "view" or "other"; "": no difference that can be told; None: not measured, or only once."""
+    if by is None or by.low is None:
         return None
     return {0: "", -1: "view" if less else "other", 1: "other" if less else "view"}[by.apart_from(1.0)]
 
@@ -158,7 +158,7 @@ def _compared(digest: Digest, other: Mode) -> Iterator[Sentence]:
         by, name = comparison.of(digest, other), _name(comparison, digest)
         if by is None:
             yield Sentence(f"{name}, view and {other}: not measured.", (comparison.table,))
-        elif by.apart_from(1.0):
+        elif by.apart_from(1.0) or by.low is None:
             yield Sentence(f"{name}: the view's is {whole(by)} times that of {other}.", (comparison.table,))
         else:
             yield Sentence(f"{name}, view and {other}: {NO_DIFFERENCE}: {whole(by)} times.", (comparison.table,))
@@ -170,6 +170,9 @@ def _name(comparison: Comparison, digest: Digest) -> str:
 
 def _break_evens(digest: Digest, other: Mode) -> Iterator[Sentence]:
     evens = next(one for one in digest.evens if one.other == other)
+    if _better(_cost(digest, other), less=True) == "":
+        yield Sentence(f"Where view and {other} cost the same: {NO_DIFFERENCE} between them, at the scenario's own reads.", ("costs",))
+        return
     for name, place, everywhere in EVENS:
         found: BreakEven | None = getattr(evens, name)
         if found is None:
@@ -189,12 +192,37 @@ def _won(digest: Digest, other: Mode) -> Sentence:
         for comparison in COMPARISONS
         if (by := comparison.of(digest, other)) and _better(by, less=comparison.less) == "other"
     ]
+    won += [*_less_wrong(digest, other), *_smaller(digest, other)]
+    words = f"Where {other} does better than the view: {'; '.join(won)}." if won else f"In nothing that was compared did {other} do better."
+    return Sentence(words, (*dict.fromkeys(comparison.table for comparison in COMPARISONS), "staleness", "memory"))
+
+
+def _less_wrong(digest: Digest, other: Mode) -> Iterator[str]:
+    """Where the intervals of both lie apart; what was measured once is told as it was seen."""
+    for rate in sorted({one.changes_per_second for one in digest.wrongs}):
+        shares = [
+            next((one.share for one in digest.wrongs if (one.mode, one.changes_per_second) == (mode, rate)), None)
+            for mode in ("view", other)
+        ]
+        ours, theirs = shares
+        if ours and theirs and _low(ours) > _high(theirs):
+            once = ", measured once" if ours.low is None else ""
+            yield f"answers wrong at {rate:,.0f} changes/s ({told(theirs)} against {told(ours)}{once})"
+
+
+def _low(share: Share) -> float:
+    return share.value if share.low is None else share.low
+
+
+def _high(share: Share) -> float:
+    return share.value if share.high is None else share.high
+
+
+def _smaller(digest: Digest, other: Mode) -> Iterator[str]:
     sizes = {mode: values[1] for mode, values in memory(digest).rows}
     ours, theirs = sizes.get("view"), sizes.get(other)
     if isinstance(ours, float) and isinstance(theirs, float | int) and theirs < ours:
-        won.append(f"memory ({told(theirs)} MB against {told(ours)} MB)")
-    words = f"Where {other} does better than the view: {'; '.join(won)}." if won else f"In nothing that was compared did {other} do better."
-    return Sentence(words, (*dict.fromkeys(comparison.table for comparison in COMPARISONS), "memory"))
+        yield f"memory ({told(theirs)} MB against {told(ours)} MB)"
 
 
 def _latency(percentile: float) -> Callable[[Digest, Mode], Estimate | None]:
