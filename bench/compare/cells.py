@@ -55,13 +55,15 @@ class Comparison:
         for repeat in range(one.repeats):
             for mode in self.order(repeat):
                 yield Cell(f"times {repeat} {mode}", SWITCH_SECONDS + of_rates, partial(self._times, repeat, mode))
-        for mode in MODES:
-            yield Cell(f"effort {mode}", 2 * SWITCH_SECONDS + 3 * one.seconds, partial(self._effort, mode))
-        for skew in one.hit_skews:
-            for ttl in one.hit_ttls:
-                yield Cell(f"hits {skew:g} {ttl:g}", SWITCH_SECONDS + 2 * _half(one, ttl), partial(self._hits, "cache-aside", skew, ttl))
-            seconds = SWITCH_SECONDS + 2 * _half(one, one.seconds / 2)
-            yield Cell(f"hits {skew:g} invalidate", seconds, partial(self._hits, "cache-invalidate", skew, None))
+            for mode in self.order(repeat):
+                yield Cell(f"effort {repeat} {mode}", SWITCH_SECONDS + 3 * one.seconds, partial(self._effort, repeat, mode))
+        # a cross, not a grid: skews at the scenario's time, times at its skew
+        for skew, ttl in dict.fromkeys(
+            [*((skew, one.ttl_seconds) for skew in (one.skew, *one.hit_skews)), *((one.skew, ttl) for ttl in one.hit_ttls)]
+        ):
+            yield Cell(f"hits {skew:g} {ttl:g}", SWITCH_SECONDS + 2 * _half(one, ttl), partial(self._hits, "cache-aside", skew, ttl))
+        for skew in dict.fromkeys((one.skew, *one.hit_skews)):
+            yield Cell(f"hits {skew:g} invalidate", SWITCH_SECONDS + 2 * one.seconds, partial(self._hits, "cache-invalidate", skew, None))
         for fault in one.faults:
             for mode in MODES:
                 yield Cell(f"fault {fault} {mode}", SWITCH_SECONDS + 3 * one.seconds, partial(self._fault, fault, mode))
@@ -123,8 +125,8 @@ class Comparison:
                 staleness(running.mode, self.generators.changes(rate), found.reads, self.made.base, self.generators.log)
             )
 
-    async def _effort(self, mode: Mode) -> Measured:
-        measured = Measured(cell=f"effort {mode}")
+    async def _effort(self, repeat: int, mode: Mode) -> Measured:
+        measured = Measured(cell=f"effort {repeat} {mode}")
         async with self.made.residence(mode) as running:
             for kind in ("reads", "writes", "idle"):
                 # what was done before, such as to warm it up, is counted when its connections end
@@ -148,7 +150,7 @@ class Comparison:
 
     async def _hits(self, mode: Mode, skew: float, ttl: float | None) -> Measured:
         """Cold, then what is warm after that."""
-        half = _half(self.scenario, ttl or self.scenario.seconds / 2)
+        half = self.scenario.seconds if ttl is None else _half(self.scenario, ttl)
         told = {} if ttl is None else {"VIEWGATE_CACHE_TTL_SECONDS": f"{max(1.0, ttl):g}"}
         measured = Measured(cell=f"hits {skew:g} {'invalidate' if ttl is None else format(ttl, 'g')}")
         async with self.made.residence(mode, warm=False, **told) as running:
@@ -156,7 +158,9 @@ class Comparison:
                 before = await _looked(running)
                 await self.generators.both(running, min(self.scenario.rates), half, f"{cold}", skew=skew)
                 rows, hits = (after - was for after, was in zip(await _looked(running), before, strict=True))
-                measured.hits.append(Hits(mode=mode, skew=skew, ttl_seconds=ttl or 3600.0, cold=cold, rows=round(rows), hits=round(hits)))
+                # where changes delete entries, their time ends few
+                time_ = self.scenario.ttl_seconds if ttl is None else ttl
+                measured.hits.append(Hits(mode=mode, skew=skew, ttl_seconds=time_, cold=cold, rows=round(rows), hits=round(hits)))
         return measured
 
     async def _fault(self, fault: str, mode: Mode) -> Measured:
@@ -168,7 +172,7 @@ class Comparison:
 
 
 def _half(scenario: Scenario, ttl: float) -> float:
-    return max(scenario.seconds, 2 * ttl)
+    return min(max(scenario.seconds, 2 * ttl), scenario.hit_seconds)
 
 
 async def _looked(running: Residence) -> tuple[float, float]:

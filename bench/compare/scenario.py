@@ -23,7 +23,8 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     reads_per_write: reads for each change. publishing: "capture" where Kafka Connect is at hand, else "single-write" and said so.
     rates: reads a second, given as such. fractions: of each mode's own capacity. page: the share of reads that are of ten users at once.
-    cold: caches are empty when a cell begins. hit_skews, hit_ttls: the grid of hit ratios. seconds: of each cell. repeats: of each.
+    cold: caches are empty when a cell begins. hit_skews, hit_ttls: where hit ratios are measured, beside the scenario's own. hit_seconds:
+    for how long at most, cold and then warm. seconds: of each cell. repeats: of each.
     """
 
     about: str
@@ -39,6 +40,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ttl_seconds: Positive = 60.0
     hit_skews: tuple[float, ...] = (0.0, 0.8, 1.2)
     hit_ttls: tuple[Positive, ...] = (1.0, 5.0, 20.0)
+    hit_seconds: Positive = 45.0
     faults: tuple[Fault, ...] = ("redis restart", "cold cache", "slow postgres")
     seconds: Positive = 8.0
     repeats: Whole = 5
@@ -51,11 +53,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             publishing="single-write",
             rates=self.rates[:1],
             fractions=(0.7,),
-            hit_skews=self.hit_skews[-1:],
-            hit_ttls=self.hit_ttls[:1],
+            hit_skews=(),
+            hit_ttls=(),
+            hit_seconds=3.0,
             faults=self.faults[:1],
             seconds=1.5,
-            repeats=2,
+            repeats=1,
         )
 
 
