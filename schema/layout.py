@@ -12,6 +12,11 @@
     <view>:<g>.taking:{tag}             those that are on their way there
     {<view>}:publisher                  who publishes, for some seconds
     <view>:cache:…                      cache-aside's own
+    {<view>}:experiment                 what gateways have on trial (app/experiment.py); gateways watch it
+    {<view>}:experiment:log             stream: who switched it, when, to what
+    {<view>}:experiment:<run>:counts    hash: what each gateway has counted, <gateway>:<what> → a number
+    {<view>}:experiment:<run>:subjects  sorted set: those whose hashes are the smallest
+    {<view>}:experiment:<run>:differ    list: where a second mode's answers differed
 
 A shard's header, rows, claimants and sets share the hash tag, so one slot, so one script may touch them and they are lost together.
 So do the pointer to the live generation and the records.
@@ -24,6 +29,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from typing import Literal
 
 import msgspec
 
@@ -186,6 +192,18 @@ def generation_key(view: str, generation: str) -> str:
 
 def cache_key(view: str, by: str, value: str) -> str:
     return f"{_word(view)}:cache:{by}:{value}"
+
+
+def experiment_key(view: str) -> str:
+    return f"{{{_word(view)}}}:experiment"
+
+
+def experiment_log_key(view: str) -> str:
+    return f"{{{_word(view)}}}:experiment:log"
+
+
+def experiment_run_key(view: str, run: str, what: Literal["counts", "subjects", "differ"]) -> str:
+    return f"{{{_word(view)}}}:experiment:{run}:{what}"
 
 
 class Layout:

@@ -1,0 +1,153 @@
+"""Shadow compare: reads that were answered are asked of a second mode too, and what differs is watched until it is known why.
+
+Nothing here is waited for by a client, and no error leaves it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import structlog
+
+from app.difference import FIRST, SECOND, Difference, differences, value
+from app.experiment import Shadow
+from app.experiment_metrics import Outcome, Run
+from schema.loader import Loader, Mode, Read, Rows
+
+# comparisons of a gateway under way, each with one read at a time
+AT_ONCE = 8
+READ_SECONDS = 2.0
+# what differs is read again so long: as-of of a view that is level moves once a second
+PATIENCE_SECONDS = 5.0
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
+SHOWN_BYTES = 200
+
+log = structlog.stdlib.get_logger()
+
+
+class NotAnswered(Exception):
+    """The mode that was asked has left the answer to another."""
+
+
+class Answered(NamedTuple):
+    """What a client has been answered with."""
+
+    reads: Sequence[Read]
+    rows: Rows
+
+
+class Shadows:
+    """loaders: of all modes. patience_seconds: how long a difference is watched that does not end, and is not wrong beyond doubt."""
+
+    def __init__(self, loaders: Mapping[Mode, Loader], patience_seconds: float = PATIENCE_SECONDS, at_once: int = AT_ONCE) -> None:
+        self._loaders, self._patience_seconds, self._at_once = loaders, patience_seconds, at_once
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._random = random.Random(0)  # noqa: S311 - it chooses a sample
+
+    def drawn(self, shadow: Shadow) -> bool:
+        """Whether the next request is one of the share."""
+        return self._random.random() < shadow.share
+
+    def offer(self, run: Run, shadow: Shadow, answered: Answered) -> None:
+        """Compare, as far as there is room. Returns at once, and asks nobody before the loop comes round."""
+        mode = answered.rows.mode
+        if answered.rows.fallback:
+            # it is no answer of the mode that is on trial
+            return
+        asked: list[tuple[Mode, bool]] = [(mode, True)] if shadow.control else []
+        if shadow.mode is not None and shadow.mode != mode:
+            asked.append((shadow.mode, False))
+        if len(self._tasks) >= self._at_once:
+            for candidate, control in asked:
+                run.compared(candidate, "dropped", control=control)
+        elif asked:
+            task = asyncio.create_task(self._compare(run, answered, asked))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def end(self) -> None:
+        """Those under way are given up."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _compare(self, run: Run, answered: Answered, asked: Sequence[tuple[Mode, bool]]) -> None:
+        for candidate, control in asked:
+            outcome: Outcome = "error"
+            try:
+                found = await self._found(answered, candidate)
+            except Exception as error:  # noqa: BLE001 - whatever a candidate does, it is counted, and nobody else's affair
+                _tell(run, candidate, error)
+            else:
+                outcome = "wrong" if any(one.verdict == "wrong" for one in found) else "stale" if found else "equal"
+                for one in found:
+                    self._keep(run, answered.rows.mode, candidate, one, control=control)
+            run.compared(candidate, outcome, control=control)
+
+    async def _found(self, answered: Answered, candidate: Mode) -> Sequence[Difference]:
+        """All that differed, judged."""
+        rows = await self._read(candidate, answered.reads)
+        found = differences(answered.reads, answered.rows, rows, _now_ms())
+        as_of_ms = answered.rows.as_of_ms, rows.as_of_ms
+        ends, pause = time.monotonic() + self._patience_seconds, FIRST_PAUSE_SECONDS
+        while (still := [one for one in found if one.verdict is None]) and time.monotonic() < ends:
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            as_of_ms = await self._look(still, (answered.rows.mode, candidate))
+        for one in found:
+            one.end(as_of_ms, _now_ms())
+        return found
+
+    async def _look(self, still: Sequence[Difference], modes: tuple[Mode, Mode]) -> tuple[int, int]:
+        """As-of of both."""
+        reads = list(dict.fromkeys(one.read for one in still))
+        both = [await self._read(mode, reads) for mode in modes]
+        as_of_ms, now_ms = (both[FIRST].as_of_ms, both[SECOND].as_of_ms), _now_ms()
+        rows = [dict(zip(reads, one.rows, strict=True)) for one in both]
+        for one in still:
+            pair = value(rows[FIRST][one.read], one.read, one.field), value(rows[SECOND][one.read], one.read, one.field)
+            one.look(pair, as_of_ms, now_ms)
+        return as_of_ms
+
+    async def _read(self, mode: Mode, reads: Sequence[Read]) -> Rows:
+        async with asyncio.timeout(READ_SECONDS):
+            rows = await self._loaders[mode].load(reads)
+        if rows.fallback:
+            raise NotAnswered(f"{mode} could not answer ({rows.fallback}), and {rows.mode} did")
+        return rows
+
+    def _keep(self, run: Run, mode: Mode, candidate: Mode, one: Difference, *, control: bool) -> None:
+        verdict = one.verdict or "stale"
+        run.differed(candidate, one.field, verdict, one.age_ms, control=control)
+        run.mismatches.append(
+            {
+                "atMs": one.at_ms,
+                "control": control,
+                "by": one.read.by,
+                "value": one.read.value,
+                "field": one.field,
+                "verdict": verdict,
+                "ageMs": one.age_ms,
+                "behind": None if one.behind is None else (mode, candidate)[one.behind],
+                "answered": {"mode": mode, "value": _shown(one.values[FIRST]), "asOfMs": one.as_of_ms[FIRST]},
+                "candidate": {"mode": candidate, "value": _shown(one.values[SECOND]), "asOfMs": one.as_of_ms[SECOND]},
+            }
+        )
+
+
+def _tell(run: Run, candidate: Mode, error: Exception) -> None:
+    """Once for each sort of error in a run: a candidate that is away fails each time."""
+    sort = f"error:{candidate}:{type(error).__name__}"
+    run.counts[sort] += 1
+    if run.counts[sort] == 1:
+        log.warning("shadow_failed", experiment=run.experiment.name, candidate=candidate, error=repr(error))
+
+
+def _shown(fragment: bytes | None) -> str | None:
+    return None if fragment is None else fragment[:SHOWN_BYTES].decode(errors="ignore")
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000
