@@ -38,14 +38,14 @@ class Difference:
     def __post_init__(self) -> None:
         self._seen, self._seen_ms = self.values, self.at_ms
 
-    def look(self, values: Pair, as_of_ms: tuple[int, int], now_ms: int) -> None:
-        """Both have been read again. Wrong is only what neither mode can excuse by saying that it has not got everything yet."""
+    def look(self, values: Pair, as_of_ms: tuple[int, int], now_ms: int, settled_ms: int) -> None:
+        """Both have been read again. Wrong is only what stays as it is for so long, while both say that they have everything since."""
         if values[FIRST] == values[SECOND]:
             changed = [place for place in (FIRST, SECOND) if values[place] != self.values[place]]
             self._judge("stale", changed[0] if len(changed) == 1 else self._older(self.as_of_ms), now_ms - self.at_ms)
         elif values != self._seen:
             self._seen, self._seen_ms = values, now_ms
-        elif min(as_of_ms) >= self._seen_ms:
+        elif min(as_of_ms) >= self._seen_ms and now_ms - self._seen_ms >= settled_ms:
             self._judge("wrong", None, now_ms - self.at_ms)
 
     def end(self, as_of_ms: tuple[int, int], now_ms: int) -> None:

@@ -76,10 +76,11 @@ def _head(state: State) -> Iterator[str]:
         yield "Nothing is on trial" + ("." if state.source == "stopped" else ", and the settings name nothing.")
         return
     where = "by the settings" if state.source == "settings" else f"by {experiment.whom}, {_moment(experiment.started_ms)}"
+    gateways = counted.gateways if counted else 0
     if state.source == "stopped":
         yield f"Nothing is on trial. The last was {experiment.name}, started {where}:"
     else:
-        yield f"{experiment.name} is on trial, started {where}; {counted.gateways if counted else 0} gateways run it."
+        yield f"{experiment.name} is on trial, started {where}; {gateways} gateway{' runs' if gateways == 1 else 's run'} it."
     yield _told(experiment)
 
 

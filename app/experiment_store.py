@@ -55,7 +55,7 @@ class ExperimentStore:
 
     def __init__(self, redis: Redis, view: str) -> None:
         self._redis, self._view = redis, view
-        self._key, self._log = layout.experiment_key(view), layout.experiment_log_key(view)
+        self._key, self._log = layout.experiment_key(view), layout.experiment_key(view, "log")
 
     async def read(self) -> bytes | None:
         """The document as it is stored. None: the settings say what is on trial."""
@@ -147,7 +147,7 @@ class ExperimentStore:
                 run.mismatches.popleft()
 
     def _run_key(self, experiment: Experiment, what: Literal["counts", "subjects", "differ"]) -> str:
-        return layout.experiment_run_key(self._view, experiment.run, what)
+        return layout.experiment_key(self._view, experiment.run, what)
 
 
 def _switched(fields: Mapping[bytes, bytes]) -> Switched:

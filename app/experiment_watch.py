@@ -51,7 +51,10 @@ class Watch:
         """For ever."""
         while True:
             await asyncio.sleep(EVERY_SECONDS)
-            await self.turn()
+            try:
+                await self.turn()
+            except Exception:
+                log.exception("experiment_turn_failed")
 
     def _switch(self, stored: bytes | None) -> None:
         try:

@@ -21,6 +21,8 @@ AT_ONCE = 8
 READ_SECONDS = 2.0
 # what differs is read again so long: as-of of a view that is level moves once a second
 PATIENCE_SECONDS = 5.0
+# a source that says it has everything may itself be written a little late
+SETTLED_SECONDS = 1.0
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.05, 1.0
 SHOWN_BYTES = 200
 
@@ -39,10 +41,15 @@ class Answered(NamedTuple):
 
 
 class Shadows:
-    """loaders: of all modes. patience_seconds: how long a difference is watched that does not end, and is not wrong beyond doubt."""
+    """loaders: of all modes. patience_seconds: how long a difference is watched that neither ends nor is proven wrong.
 
-    def __init__(self, loaders: Mapping[Mode, Loader], patience_seconds: float = PATIENCE_SECONDS, at_once: int = AT_ONCE) -> None:
-        self._loaders, self._patience_seconds, self._at_once = loaders, patience_seconds, at_once
+    settled_seconds: how long it must stay the same to be wrong.
+    """
+
+    def __init__(
+        self, loaders: Mapping[Mode, Loader], patience_seconds: float = PATIENCE_SECONDS, settled_seconds: float = SETTLED_SECONDS
+    ) -> None:
+        self._loaders, self._patience_seconds, self._settled_ms = loaders, patience_seconds, round(settled_seconds * 1000)
         self._tasks: set[asyncio.Task[None]] = set()
         self._random = random.Random(0)  # noqa: S311 - it chooses a sample
 
@@ -59,7 +66,7 @@ class Shadows:
         asked: list[tuple[Mode, bool]] = [(mode, True)] if shadow.control else []
         if shadow.mode is not None and shadow.mode != mode:
             asked.append((shadow.mode, False))
-        if len(self._tasks) >= self._at_once:
+        if len(self._tasks) >= AT_ONCE:
             for candidate, control in asked:
                 run.compared(candidate, "dropped", control=control)
         elif asked:
@@ -108,7 +115,7 @@ class Shadows:
         rows = [dict(zip(reads, one.rows, strict=True)) for one in both]
         for one in still:
             pair = value(rows[FIRST][one.read], one.read, one.field), value(rows[SECOND][one.read], one.read, one.field)
-            one.look(pair, as_of_ms, now_ms)
+            one.look(pair, as_of_ms, now_ms, self._settled_ms)
         return as_of_ms
 
     async def _read(self, mode: Mode, reads: Sequence[Read]) -> Rows:

@@ -29,7 +29,6 @@ import zlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from typing import Literal
 
 import msgspec
 
@@ -194,16 +193,9 @@ def cache_key(view: str, by: str, value: str) -> str:
     return f"{_word(view)}:cache:{by}:{value}"
 
 
-def experiment_key(view: str) -> str:
-    return f"{{{_word(view)}}}:experiment"
-
-
-def experiment_log_key(view: str) -> str:
-    return f"{{{_word(view)}}}:experiment:log"
-
-
-def experiment_run_key(view: str, run: str, what: Literal["counts", "subjects", "differ"]) -> str:
-    return f"{{{_word(view)}}}:experiment:{run}:{what}"
+def experiment_key(view: str, *parts: str) -> str:
+    """Without parts the switch; "log"; or a run, and of it "counts", "subjects" or "differ"."""
+    return ":".join((f"{{{_word(view)}}}:experiment", *parts))
 
 
 class Layout:

@@ -80,7 +80,7 @@ def start(
     name: Annotated[str, typer.Argument(help="Such as cheap-cache; subjects are dealt out anew for each name.")],
     split: Annotated[str, typer.Option("--weights", help="Such as view=50,cache-aside=50; without it all stay in VIEWGATE_MODE.")] = "",
     by: Annotated[By, typer.Option(help="What is given one mode for good.")] = "client",
-    shadow: Annotated[str | None, typer.Option(help="The candidate, which answers a share of requests again, unseen.")] = None,
+    shadow: Annotated[Mode | None, typer.Option(help="The candidate, which answers a share of requests again, unseen.")] = None,
     share: Annotated[float, typer.Option(help="Of requests, for the shadow and the control.", min=0, max=1)] = 0.01,
     control: Annotated[bool, typer.Option("--control", help="First ask the mode again that has answered: the noise.")] = False,
     who: Who = None,
@@ -96,7 +96,7 @@ def start(
     async def run(opened: Opened) -> None:
         settings = opened.settings
         try:
-            compared = Shadow(share, next(iter(weights(f"{shadow}=1"))) if shadow else None, control) if shadow or control else None
+            compared = Shadow(share, shadow, control) if shadow or control else None
             made = Experiment(name, weights(split), by, compared, time.time_ns() // 1_000_000, _who(who))
             check(made, opened.modes, settings.mode)
         except BadExperiment as bad:

@@ -236,7 +236,7 @@ async def test_what_stays_different_while_both_have_everything_is_wrong_and_what
     for ago_ms, verdict in ((0, "wrong"), (30_000, "stale")):
         other = Changing(mode="sql", versions=[{"tweet_count": 3}], ago_ms=ago_ms)
         run = run_of("sql")
-        await compared(Shadows({"view": view, "sql": other}, patience_seconds=0.3), run, await answered(view))
+        await compared(Shadows({"view": view, "sql": other}, patience_seconds=0.4, settled_seconds=0.2), run, await answered(view))
         (one,) = run.mismatches
         assert (one["verdict"], one["answered"]["value"], one["candidate"]["value"]) == (verdict, "4", "3")
         assert (one["ageMs"] >= 30_000, one["behind"]) == ((True, "sql") if ago_ms else (False, None))
@@ -289,7 +289,7 @@ async def stores(redis: Redis, view: View, pool: asyncpg.Pool) -> Stores:
 
 
 async def test_a_row_that_the_cache_has_kept_too_long_is_stale_and_one_that_the_view_has_corrupted_is_wrong(stores: Stores) -> None:
-    shadows = Shadows(stores.loaders, patience_seconds=0.5)
+    shadows = Shadows(stores.loaders, patience_seconds=0.5, settled_seconds=0.2)
     await stores.loaders["cache-aside"].load([READ])
     began_ms = now_ms()
     await stores.tweet()
@@ -316,7 +316,7 @@ async def test_a_row_that_one_mode_has_lost_is_one_difference(stores: Stores) ->
     await stores.redis.delete(stores.view.key("1"))
     run = run_of("sql")
     reads = [READ, Read("id", "99", ("username",)), Read("id", "2", ("username",))]
-    await compared(Shadows(stores.loaders, patience_seconds=0.5), run, await answered(stores.loaders["view"], *reads))
+    await compared(Shadows(stores.loaders, patience_seconds=0.5, settled_seconds=0.2), run, await answered(stores.loaders["view"], *reads))
     assert run.counts == {"shadow:sql:candidate:wrong": 1, f"field:sql:candidate:wrong:{ROW}": 1}
     assert (run.mismatches[0]["answered"]["value"], run.mismatches[0]["candidate"]["value"]) == (None, PRESENT.decode())
 
@@ -371,9 +371,16 @@ def test_a_difference_is_judged_by_how_it_goes_on(looks: list[Look], verdict: st
     one = Difference(READ, "tweet_count", (b"1", b"2"), (900, 900), 1000)
     for number, (values, as_of_ms) in enumerate(looks):
         if one.verdict is None:
-            one.look(values, as_of_ms, 1010 + 10 * number)
+            one.look(values, as_of_ms, 1010 + 10 * number, 10)
     one.end(looks[-1][1], 2000)
     assert (one.verdict, one.behind) == (verdict, behind)
+
+
+def test_a_difference_must_stay_for_a_while_before_it_is_wrong() -> None:
+    one = Difference(READ, "tweet_count", (b"1", b"2"), (900, 900), 1000)
+    for at_ms, verdict in ((1010, None), (1499, None), (1500, "wrong")):
+        one.look((b"1", b"2"), (at_ms, at_ms), at_ms, 500)
+        assert one.verdict == verdict
 
 
 def test_rows_are_compared_field_by_field_and_those_asked_for_twice_once() -> None:
