@@ -20,8 +20,8 @@ Pair = tuple[bytes | None, bytes | None]
 class Difference:
     """values: fragments of both modes as they were first seen to differ, None where there is no row. as_of_ms, at_ms: of then (Unix ms).
 
-    verdict: None while it is open. behind: which of the two was stale, where that is known. age_ms: of a stale one, how far it was
-    behind at least; of a wrong one, how long it has been seen.
+    verdict: None while it is open. behind: which of the two was stale, where that is known. age_ms: how long it has
+    been seen; of a stale one that did not end, how old the older answer says it is.
     """
 
     read: Read

@@ -102,7 +102,7 @@ class ExperimentMetrics(Collector):
         )
         self.staleness = Histogram(
             "viewgate_shadow_staleness_seconds",
-            "How far behind a field was that was stale, at least.",
+            "How long a stale field was seen to be behind, or how old the older answer said it was.",
             ["candidate", "control"],
             buckets=STALE_SECONDS,
             registry=registry,

@@ -59,8 +59,9 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
 
 
 def trial_of(settings: Settings, loaders: Loaders, metrics: GatewayMetrics) -> Trial:
-    """Nothing is on trial yet."""
-    return Trial(loaders, settings.mode, ExperimentMetrics(metrics.registry), Shadows(loaders))
+    """Nothing is on trial yet. A shadow takes nobody's turn at the fallback."""
+    alone = {mode: loader.view if isinstance(loader, FallbackLoader) else loader for mode, loader in loaders.items()}
+    return Trial(loaders, settings.mode, ExperimentMetrics(metrics.registry), Shadows(alone))
 
 
 def application(

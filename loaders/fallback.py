@@ -22,6 +22,11 @@ class FallbackLoader:
         self._turns = asyncio.Semaphore(limit)
         self._wait_seconds = wait_seconds
 
+    @property
+    def view(self) -> Loader:
+        """The view by itself."""
+        return self._view
+
     async def load(self, reads: Sequence[Read]) -> Rows:
         """One request in one mode: the view's rows, or the other's for all reads. Raises LoadError, but no ViewCannotAnswer."""
         try:

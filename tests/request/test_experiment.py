@@ -13,6 +13,7 @@ import msgspec
 import pytest
 import structlog
 from redis.asyncio import Redis
+from redis.exceptions import ResponseError
 
 from app.endpoint.endpoint import Endpoint
 from app.experiment import NONE, BadExperiment, Experiment, Shadow, Split, check, decode, weights
@@ -380,6 +381,19 @@ async def test_the_counts_of_several_gateways_add_up_and_may_be_told_again(redis
     assert counted.distinct == len(CLIENTS)
     again = await store(redis).counted(Experiment("good", HALF, started_ms=2))
     assert (again.exposures.total(), again.distinct) == (0, 0), "what is started anew is counted anew"
+
+
+async def test_subjects_that_could_not_be_told_are_told_later(redis: Redis) -> None:
+    experiment = Experiment("good", HALF)
+    run, key = Run(experiment, ExperimentMetrics(GatewayMetrics().registry)), layout.experiment_key("User", experiment.run, "subjects")
+    run.exposed("view", Split("good", HALF).digest("1"))
+    await redis.set(key, "somebody else's")
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        await store(redis).write("one", run, running=True)
+    await redis.delete(key)
+    run.exposed("view", Split("good", HALF).digest("2"))
+    await store(redis).write("one", run, running=True)
+    assert (await store(redis).counted(experiment)).subjects == {"view": 2}
 
 
 async def test_of_many_subjects_a_fair_sample_is_kept_and_all_are_estimated(redis: Redis) -> None:

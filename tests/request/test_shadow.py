@@ -26,9 +26,10 @@ from app.trial import Trial
 from demo.servers.process import NotReadyError, until
 from demo.servers.server import Server
 from loaders.cache_aside import CacheAsideLoader
+from loaders.fallback import FallbackLoader
 from loaders.sql import SqlLoader
 from loaders.view import ViewLoader
-from schema.loader import Loader, Mode, Read, Rows, SourceUnavailable
+from schema.loader import Loader, Mode, Read, Rows, SourceUnavailable, ViewNotReady
 from tests.clients.running import served
 from tests.request.arranged import ADA, ADAS, BY_ID, DEFINITION, USERS, MemoryLoader, View, write_tables
 from tests.request.test_experiment import ask, asking, memory, on_trial
@@ -99,8 +100,7 @@ async def compared(shadows: Shadows, run: Run, answered: Answered, times: int = 
     assert run.experiment.shadow
     for _ in range(times):
         shadows.offer(run, run.experiment.shadow, answered)
-    while shadows._tasks:
-        await asyncio.wait(shadows._tasks)
+    await until(lambda: idle(shadows), 10)
     return run.counts
 
 
@@ -113,8 +113,8 @@ def shadowed_by(sql: Loader) -> tuple[Any, Trial]:
     return on_trial(Experiment("trust", shadow=Shadow(1, "sql")), memory() | {"sql": sql})
 
 
-async def idle(trial: Trial) -> None:
-    if trial.shadows._tasks:
+async def idle(shadows: Shadows) -> None:
+    if not shadows.idle:
         raise NotReadyError("comparisons are under way")
 
 
@@ -139,7 +139,7 @@ async def test_the_client_has_its_answer_before_the_candidate_is_asked(road: str
 
     async with served(app) as url:
         assert json.loads(await asyncio.to_thread(client, url)) == ADAS
-        await until(lambda: idle(trial), 10)
+        await until(lambda: idle(trial.shadows), 10)
     assert candidate.in_time == [True]
     assert trial.running
     assert trial.running.run.counts == {"shadow:sql:candidate:equal": 1}
@@ -154,7 +154,7 @@ async def test_an_error_of_the_candidate_reaches_no_client_and_is_told_once(answ
                 answer = await ask(client)
                 assert (answer.json(), answer.headers["viewgate-mode"]) == (ADAS, "view")
                 assert "viewgate-experiment" not in answer.headers, "a shadow gives nobody a mode"
-                await until(lambda: idle(trial), 10)
+                await until(lambda: idle(trial.shadows), 10)
             told = (await client.get("/metrics")).text
     assert 'viewgate_shadow_total{candidate="sql",control="false",outcome="error"} 3.0' in told
     assert [line["event"] for line in logs] == ["shadow_failed"]
@@ -167,15 +167,27 @@ async def test_a_candidate_that_hangs_delays_nobody_and_takes_only_so_much_room(
         answers = [await ask(client) for _ in range(20)]
         assert all(answer.json() == ADAS for answer in answers)
         await until(lambda: started(candidate), 10)
-        assert len(trial.shadows._tasks) == shadow.AT_ONCE
         assert trial.running
         assert trial.running.run.counts == {"shadow:sql:candidate:dropped": 20 - shadow.AT_ONCE}
         await trial.shadows.end()
-        assert not trial.shadows._tasks
+        assert trial.shadows.idle
         monkeypatch.setattr(shadow, "READ_SECONDS", 0.01)
         await ask(client)
-        await until(lambda: idle(trial), 10)
+        await until(lambda: idle(trial.shadows), 10)
         assert trial.running.run.counts["shadow:sql:candidate:error"] == 1
+
+
+async def test_differences_that_are_watched_leave_room_for_others_up_to_a_bound() -> None:
+    loaders: dict[Mode, Loader] = {"view": MemoryLoader(), "sql": MemoryLoader({"1": BY_ID["1"] | {"tweet_count": 9}}, mode="sql")}
+    shadows, run = Shadows(loaders), run_of("sql")
+    assert run.experiment.shadow
+    one = await answered(loaders["view"])
+    for _ in range(shadow.WATCHED + 5):
+        shadows.offer(run, run.experiment.shadow, one)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+    assert run.counts == {"shadow:sql:candidate:dropped": 5}
+    await shadows.end()
 
 
 async def test_only_a_share_of_requests_is_compared_and_none_that_a_fallback_or_the_candidate_answered() -> None:
@@ -185,21 +197,22 @@ async def test_only_a_share_of_requests_is_compared_and_none_that_a_fallback_or_
     drawn = sum(shadows.drawn(run.experiment.shadow) for _ in range(10_000))
     assert 880 < drawn < 1120
     other = await MemoryLoader().load([READ])
-    await compared(shadows, run, Answered([READ], Rows(other.rows, "sql", None, other.as_of_ms, "NOT_READY")))
+    await compared(shadows, run, Answered([READ], Rows(other.rows, "cache-aside", None, other.as_of_ms, "NOT_READY")))
     await compared(shadows, run, await answered(sql))
     assert (run.counts, len(sql.loads)) == ({}, 1)
 
 
-async def test_a_candidate_that_leaves_the_answer_to_another_mode_has_given_none() -> None:
-    other = await MemoryLoader().load([READ])
-
-    class Replaced(MemoryLoader):
-        async def load(self, reads: Sequence[Read]) -> Rows:
-            return Rows(other.rows, "sql", None, other.as_of_ms, "NOT_READY")
-
-    loaders: dict[Mode, Loader] = {"view": Replaced(), "sql": MemoryLoader(mode="sql")}
-    counts = await compared(Shadows(loaders), run_of("view"), await answered(loaders["sql"]))
-    assert counts == {"shadow:view:candidate:error": 1, "error:view:NotAnswered": 1}
+async def test_a_shadow_of_a_view_that_is_away_takes_nobodys_turn_at_the_fallback() -> None:
+    sql = MemoryLoader(mode="sql")
+    view = FallbackLoader(MemoryLoader(error=ViewNotReady("building")), sql, limit=1, wait_seconds=0)
+    experiment = Experiment("trust", shadow=Shadow(1, "view"))
+    app, trial = on_trial(experiment, memory() | {"view": view}, mode="cache-aside")
+    async with asking(app, "plan") as client:
+        assert (await ask(client)).json() == ADAS
+        await until(lambda: idle(trial.shadows), 10)
+    assert trial.running
+    assert trial.running.run.counts == {"shadow:view:candidate:error": 1, "error:view:ViewNotReady": 1}
+    assert sql.loads == []
 
 
 async def test_a_control_asks_the_same_mode_again_and_is_counted_apart() -> None:
@@ -404,7 +417,7 @@ async def test_the_answers_of_every_road_can_be_compared(answered_by: str) -> No
         await ask(client, '{ a: user(id: "1") { username } users(ids: ["1", "2"]) { username id } }')
         await ask(client, '{ user(id: "1") { tweetCount } }')
         await ask(client, "{ __typename }")
-        await until(lambda: idle(trial), 10)
+        await until(lambda: idle(trial.shadows), 10)
     assert trial.running
     run = trial.running.run
     assert run.counts == {"shadow:sql:candidate:stale": 1, "shadow:sql:candidate:equal": 1, "field:sql:candidate:stale:username": 3}
