@@ -28,12 +28,12 @@ class Watch:
         self._gateway = secrets.token_hex(4)
         # as it was last seen; where there is none, the settings hold already
         self._seen: bytes | None = None
-        self._away = False
+        self._away, self._begun = False, False
         self._off: dict[str, float] = {}
         trial.switch(settled)
 
     async def turn(self) -> None:
-        """Look, and tell. Where Redis is away, all stays as it was, and that is said once."""
+        """Look, and tell. Where Redis is away, all stays as it was; that is said once, and not by a gateway that only begins to serve."""
         try:
             stored = await self._store.read()
             if stored != self._seen:
@@ -41,11 +41,12 @@ class Watch:
                 self._switch(stored)
             await self._tell()
         except (RedisError, OSError) as away:
-            if not self._away:
+            if self._begun and not self._away:
                 log.warning("experiment_redis_away", reason=str(away), running=self._name())
-            self._away = True
+            self._away = self._begun
         else:
             self._away = False
+        self._begun = True
 
     async def run(self) -> None:
         """For ever."""
