@@ -11,7 +11,9 @@ from schema.positions import MalformedToken, Token, TokenUnsupported, tokens
 
 MODE, FALLBACK, GENERATION, AS_OF = "viewgate-mode", "viewgate-fallback", "viewgate-generation", "viewgate-as-of"
 AFTER, EXTENSIONS = "viewgate-after", "viewgate-extensions"
-ASKED, TOLD = (MODE, AFTER, EXTENSIONS), (MODE, FALLBACK, GENERATION, AS_OF)
+# who asks, for a split of the traffic, and which experiment has given the mode
+CLIENT, EXPERIMENT = "viewgate-client", "viewgate-experiment"
+ASKED, TOLD = (MODE, AFTER, EXTENSIONS), (MODE, FALLBACK, GENERATION, AS_OF, EXPERIMENT)
 _SWITCH = {"true": "true", "1": "true", "plan": "plan", "reads": "reads", "false": "", "0": ""}
 
 

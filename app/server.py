@@ -17,9 +17,15 @@ from app.clients import Clients, open_clients
 from app.endpoint.documents import Named, read_manifest
 from app.endpoint.endpoint import Endpoint, Loaders
 from app.endpoint.short import Short
+from app.experiment_metrics import ExperimentMetrics
+from app.experiment_store import ExperimentStore
+from app.experiment_watch import watched
 from app.pages.routes import Pages
 from app.settings import Settings
+from app.settled import settled
+from app.shadow import Shadows
 from app.telemetry import GatewayMetrics, PlanMetrics
+from app.trial import Trial
 from loaders.cache import Cache
 from loaders.cache_aside import CacheAsideLoader
 from loaders.cache_policy import Policy
@@ -35,10 +41,13 @@ log = structlog.stdlib.get_logger()
 
 @asynccontextmanager
 async def gateway(settings: Settings, definition: Definition) -> AsyncIterator[Starlette]:
-    """The gateway as an ASGI app, with clients that are closed at the end. Starts without Redis and PostgreSQL."""
+    """The gateway as an ASGI app, with clients that are closed at the end. Starts without Redis and PostgreSQL. Raises SettingsError."""
     metrics = GatewayMetrics()
     async with open_clients(settings) as clients:
-        yield application(settings, definition, loaders(settings, definition, clients, metrics), metrics)
+        modes = loaders(settings, definition, clients, metrics)
+        trial = trial_of(settings, modes, metrics)
+        async with watched(ExperimentStore(clients.redis, definition.name), trial, settled(settings, modes)):
+            yield application(settings, definition, modes, metrics, trial)
 
 
 def loaders(settings: Settings, definition: Definition, clients: Clients, metrics: GatewayMetrics) -> dict[Mode, Loader]:
@@ -69,9 +78,18 @@ def loaders(settings: Settings, definition: Definition, clients: Clients, metric
     return made
 
 
-def application(settings: Settings, definition: Definition, loaders: Loaders, metrics: GatewayMetrics) -> Starlette:
+def trial_of(settings: Settings, loaders: Loaders, metrics: GatewayMetrics) -> Trial:
+    """Nothing is on trial yet. A shadow takes nobody's turn at the fallback."""
+    alone = {mode: loader.view if isinstance(loader, FallbackLoader) else loader for mode, loader in loaders.items()}
+    return Trial(loaders, settings.mode, ExperimentMetrics(metrics.registry), Shadows(alone))
+
+
+def application(
+    settings: Settings, definition: Definition, loaders: Loaders, metrics: GatewayMetrics, trial: Trial | None = None
+) -> Starlette:
     """The ASGI app over given loaders: /graphql, /livez, /readyz, /metrics, and the pages if they are set.
 
+    trial: what it answers by; None: nothing is ever on trial.
     `state.short`: the short road to it, for a server that has one (app/short_road.py).
     """
 
@@ -93,7 +111,8 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
     schema = graphql.build(definition, settings.limits)
     documents = Named(read_manifest(settings.trusted_documents), settings.only_trusted_documents, settings.persisted_queries)
     metrics.registry.register(PlanMetrics(schema.plans))
-    endpoint = Endpoint(schema, loaders, documents, settings, metrics)
+    trial = trial or trial_of(settings, loaders, metrics)
+    endpoint = Endpoint(schema, loaders, documents, settings, metrics, trial)
     pages = Pages(definition, settings, loaders) if settings.pages else None
     routes = [
         # an ASGI app and no function: Starlette would make a second Request of each
@@ -106,7 +125,7 @@ def application(settings: Settings, definition: Definition, loaders: Loaders, me
     app = Starlette(
         routes=routes, middleware=cors.middleware(settings.cors_origins), exception_handlers={Exception: _crashed, 404: _unknown}
     )
-    app.state.short = Short(schema, loaders[settings.mode], documents, settings, metrics)
+    app.state.short = Short(schema, loaders[settings.mode], documents, settings, metrics, trial)
     return app
 
 

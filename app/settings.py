@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from redis.asyncio.connection import parse_url
 
 from app.cluster.url import names_cluster, parse_cluster_url
+from app.experiment import By, weights
 from schema import limits
 from schema.loader import Mode
 
@@ -55,6 +56,17 @@ class Settings(BaseSettings):
     consumer_group: str = Field(default="viewgate", min_length=1, description="The projector's consumer group.")
     mode: Mode = Field(default="view", description="How requests are answered: view, cache-aside, cache-invalidate or sql.")
     allow_mode_header: bool = Field(default=False, description="Whether a request may choose its mode by the header viewgate-mode.")
+    experiment: str = Field(
+        default="", description="The name of what is on trial where `viewgate experiment` has switched nothing; empty: none."
+    )
+    experiment_weights: str = Field(
+        default="", description="How an experiment splits traffic, such as view=50,cache-aside=50; empty: all of it stays in VIEWGATE_MODE."
+    )
+    experiment_by: By = Field(default="client", description="What is given one mode for good: client, or id, the first row asked for.")
+    shadow_mode: Mode | None = Field(
+        default=None, description="An experiment's candidate: it answers a share of requests once more, unseen."
+    )
+    shadow_share: float = Field(default=0.01, gt=0, le=1, description="The share of requests that the candidate answers too.")
     pages: bool = Field(default=True, description="Whether a browser gets pages: /, /compare, the docs, and GraphiQL at /graphql.")
     writes_url: str = Field(
         default="",
@@ -164,6 +176,12 @@ class Settings(BaseSettings):
         if url and not ORIGIN.fullmatch(url):
             raise ValueError("must be http:// or https:// with a host and perhaps a port, and nothing after it")
         return url
+
+    @field_validator("experiment_weights")
+    @classmethod
+    def _weights(cls, text: str) -> str:
+        weights(text)
+        return text
 
     @field_validator("postgres_url")
     @classmethod

@@ -22,6 +22,11 @@ class FallbackLoader:
         self._other = other
         self._turns = Turns(limit, wait_seconds, SENTENCE)
 
+    @property
+    def view(self) -> Loader:
+        """The view by itself."""
+        return self._view
+
     async def load(self, reads: Sequence[Read]) -> Rows:
         """One request in one mode: the view's rows, or the other's for all reads. Raises LoadError, but no ViewCannotAnswer."""
         try:

@@ -13,6 +13,11 @@
     {<view>}:publisher                  who publishes, for some seconds
     <view>:<mode>:{<by>:<value>}        of a mode with a cache: what it keeps of a row, or of a lookup value (loaders/cache.py)
     <view>:<mode>:{<by>:<value>}:lease  who refills it
+    {<view>}:experiment                 what gateways have on trial (app/experiment.py); gateways watch it
+    {<view>}:experiment:log             stream: who switched it, when, to what
+    {<view>}:experiment:<run>:counts    hash: what each gateway has counted, <gateway>:<what> → a number
+    {<view>}:experiment:<run>:subjects  sorted set: those whose hashes are the smallest
+    {<view>}:experiment:<run>:differ    list: where a second mode's answers differed
 
 A shard's header, rows, claimants and sets share the hash tag, so one slot, so one script may touch them and they are lost together.
 So do the pointer to the live generation and the records.
@@ -191,6 +196,11 @@ def cache_key(view: str, mode: str, by: str, value: str) -> str:
 
 def lease_key(cache_key: str) -> str:
     return f"{cache_key}:lease"
+
+
+def experiment_key(view: str, *parts: str) -> str:
+    """Without parts the switch; "log"; or a run, and of it "counts", "subjects" or "differ"."""
+    return ":".join((f"{{{_word(view)}}}:experiment", *parts))
 
 
 class Layout:

@@ -17,7 +17,7 @@ Header = tuple[bytes, bytes]
 PAYS_BYTES = 1_400
 # by what they cost to make, the cheapest first; each at the level that costs least
 ENCODINGS = ("zstd", "br", "gzip")
-VARY = b"accept, accept-encoding, viewgate-mode, viewgate-after, viewgate-extensions"
+VARY = b"accept, accept-encoding, viewgate-mode, viewgate-after, viewgate-extensions, viewgate-client"
 _ZSTD = zstandard.ZstdCompressor(level=1)
 _GZIP = 31
 

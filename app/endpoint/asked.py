@@ -15,7 +15,7 @@ from app.settings import key_of
 
 # a form that a page anywhere may send, without the browser asking first
 SIMPLE_TYPES = {"", "text/plain", "application/x-www-form-urlencoded", "multipart/form-data"}
-PREFLIGHT = ("apollo-require-preflight", "x-apollo-operation-name", "graphql-require-preflight", *headers.ASKED)
+PREFLIGHT = ("apollo-require-preflight", "x-apollo-operation-name", "graphql-require-preflight", *headers.ASKED, headers.CLIENT)
 _PREFLIGHT = tuple(name.encode() for name in PREFLIGHT)
 SAME_SITE = {b"same-origin", b"none"}
 Head = Mapping[bytes, bytes]

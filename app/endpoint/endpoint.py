@@ -23,12 +23,13 @@ from app.endpoint.rates import Rates
 from app.headers import BadHeaderError
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
+from app.trial import Part, Trial
 from schema import graphql, notes
 from schema.loader import Loader, Mode, Overloaded, Rows
 from schema.positions import Token
 
 Loaders = Mapping[Mode, Loader]
-MODE = headers.MODE.encode()
+MODE, EXPERIMENT = headers.MODE.encode(), headers.EXPERIMENT.encode()
 ASKING = {headers.EXTENSIONS.encode(), headers.AFTER.encode()}
 METHODS = b"GET, HEAD, OPTIONS, POST"
 BODILESS = {204, 304}
@@ -39,15 +40,16 @@ PARTIAL, UNPROCESSABLE = 294, 422
 class Call:
     """A request as far as it has come. mode: that answered, or else that was to. outcome: for the metrics. media: of its answer.
 
-    read: whether all of it has come.
+    read: whether all of it has come. part: its part in an experiment.
     """
 
-    __slots__ = ("head", "media", "mode", "outcome", "read", "receive", "scope")
+    __slots__ = ("head", "media", "mode", "outcome", "part", "read", "receive", "scope")
 
     def __init__(self, scope: Scope, receive: Receive, mode: Mode) -> None:
         self.scope, self.receive = scope, receive
         self.head: Head = dict(scope["headers"])
         self.mode, self.media, self.outcome, self.read = mode, JSON, "BAD_REQUEST", False
+        self.part: Part | None = None
 
     def text(self, name: bytes) -> str:
         return self.head.get(name, b"").decode("latin-1")
@@ -65,9 +67,11 @@ class Told(NamedTuple):
 class Endpoint:
     """/graphql, by POST and GET. Every response names its mode."""
 
-    def __init__(self, schema: graphql.ViewSchema, loaders: Loaders, documents: Named, settings: Settings, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, schema: graphql.ViewSchema, loaders: Loaders, documents: Named, settings: Settings, metrics: GatewayMetrics, trial: Trial
+    ) -> None:
         self._schema, self._loaders, self._documents = schema, loaders, documents
-        self._settings, self._metrics = settings, metrics
+        self._settings, self._metrics, self._trial = settings, metrics, trial
         self._rates = Rates(settings.rate_limit, time.monotonic) if settings.rate_limit else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -90,10 +94,14 @@ class Endpoint:
             call.outcome, answer = "TIMEOUT", self._late(call)
         self._metrics.answered(call.mode, call.outcome, time.perf_counter() - started)
         head = [*answer.headers, (MODE, call.mode.encode())]
+        if call.part is not None and call.part.exposed and (told := call.part.running.told) is not None:
+            head.append((EXPERIMENT, told.encode()))
         if answer.status not in BODILESS:
             head.append((b"content-length", b"%d" % len(answer.body)))
         await send({"type": "http.response.start", "status": answer.status, "headers": head})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else answer.body})
+        if call.part is not None:
+            call.part.running.answered(call.part)
 
     async def _answer(self, call: Call) -> Answer:
         method = call.scope["method"]
@@ -107,6 +115,8 @@ class Endpoint:
             raise Refused(406, "BAD_REQUEST", f"An answer is {JSON} or {RESPONSE}: accept one of them.")
         call.media = media
         call.mode = self._mode(call.head)
+        if (running := self._trial.running) is not None and (part := running.part(call.head, _client(call.scope))) is not None:
+            call.part, call.mode = part, part.mode
         self._check_rate(call.scope)
         if method == "POST":
             text = await body(call.receive, call.head, self._settings.limit_body_bytes)
@@ -164,13 +174,15 @@ class Endpoint:
                 raise BadHeaderError(
                     "BAD_REQUEST", f"{headers.EXTENSIONS}: reads names keys and tables, so it is for VIEWGATE_ALLOW_MODE_HEADER=true alone."
                 )
-        reading = graphql.Reading(self._loaders[call.mode], after)
+        reading = graphql.Reading(call.part or self._loaders[call.mode], after)
         try:
             text = self._documents.text(asked)
             with notes.taken() if wanted == "reads" else nullcontext(()) as asked_for:
                 result = await self._executed(text, asked, reading)
         except RequestError as error:
             return Told(msgspec.json.encode(errors.failure(error.code, str(error))), False, error.code, None)
+        if call.part is not None:
+            call.mode = call.part.mode
         self._take(call.scope, len(reading.rows.rows) if reading.rows else 0)
         failed = errors.formatted(result)
         # what a variable is refused for is told before anything is executed

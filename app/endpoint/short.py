@@ -14,25 +14,28 @@ from app.endpoint.asked import Asked, Head, posted
 from app.endpoint.documents import Named
 from app.settings import Settings
 from app.telemetry import GatewayMetrics
+from app.trial import Part, Trial
 from schema.graphql import ViewSchema
 from schema.loader import ImmediateLoader, Loader, Rows
 from schema.plan import Bound
 
 # the lines of a head of status 200, and the body; None: it must go the whole road
 Done = Callable[[tuple[bytes, bytes] | None], None]
-TYPE = JSON.encode()
+TYPE, EXPERIMENT = JSON.encode(), headers.EXPERIMENT.encode()
 # ask for more than the plain answer
 MORE = frozenset(name.encode() for name in (*headers.ASKED, "expect", "upgrade", "content-encoding", "transfer-encoding"))
 
 
 class Short:
-    """loader: of the mode that the settings name."""
+    """loader: of the mode that the settings name. trial: what it gives another mode, or cannot tell yet, goes the whole road."""
 
-    def __init__(self, schema: ViewSchema, loader: Loader, documents: Named, settings: Settings, metrics: GatewayMetrics) -> None:
+    def __init__(
+        self, schema: ViewSchema, loader: Loader, documents: Named, settings: Settings, metrics: GatewayMetrics, trial: Trial
+    ) -> None:
         self._plans, self._documents, self._most_bytes = schema.plans, documents, settings.limit_body_bytes
         # who asks how often is counted on the whole road
         self._loader = loader if isinstance(loader, ImmediateLoader) and not settings.rate_limit else None
-        self._metrics = metrics
+        self._metrics, self._trial = metrics, trial
         self._cors = cors.lines(settings.cors_origins)
         self._lines: tuple[str, str | None, int, bytes] = "", None, -1, b""
 
@@ -52,9 +55,20 @@ class Short:
             bound = plan.bind(asked.variables or {}) if plan else None
             if bound is None or not bound.reads:
                 return False
-            return self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, head, done))
+            return (
+                self._loader.begin(bound.reads, partial(self._read, started, asked, bound, media, head, done))
+                if self._trial.running is None
+                else self._begin_part(bound, head, partial(self._read, started, asked, bound, media, head), done)
+            )
         except Exception:  # noqa: BLE001 - the whole road meets it again, and tells it
             return False
+
+    def _begin_part(self, bound: Bound, head: Head, read: Callable[[Done, Rows | None], None], done: Done) -> bool:
+        """The same in an experiment."""
+        part = self._trial.running.short_part(head, bound.reads) if self._trial.running else None
+        if part is None or self._loader is None:
+            return False
+        return self._loader.begin(bound.reads, lambda rows: read(partial(_answered, part, bound, rows, done), rows))
 
     def _read(self, started: float, asked: Asked, bound: Bound, media: str, head: Head, done: Done, rows: Rows | None) -> None:
         answer = None
@@ -83,3 +97,13 @@ class Short:
             lines = b"".join([b"%b: %b\r\n" % pair for pair in told])
             self._lines = media, rows.generation, rows.as_of_ms, lines
         return lines
+
+
+def _answered(part: Part, bound: Bound, rows: Rows | None, done: Done, answer: tuple[bytes, bytes] | None) -> None:
+    told = part.running.told
+    if answer is None or rows is None:
+        done(None)
+        return
+    done(answer if told is None else (b"%b%b: %b\r\n" % (answer[0], EXPERIMENT, told.encode()), answer[1]))
+    part.took(bound.reads, rows)
+    part.running.answered(part)

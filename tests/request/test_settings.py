@@ -12,6 +12,7 @@ from redis.asyncio.connection import SSLConnection
 
 from app.audit_metrics import AuditMetrics
 from app.cluster.url import parse_cluster_url
+from app.experiment_metrics import ExperimentMetrics
 from app.settings import Settings, SettingsError, read_settings
 from app.telemetry import GatewayMetrics, InvalidatorMetrics, ProjectorMetrics, set_up_logs
 
@@ -89,12 +90,11 @@ def test_no_setting_can_be_changed_later() -> None:
 def test_every_setting_and_every_metric_has_a_line_in_the_docs() -> None:
     text = "".join(path.read_text() for path in DOCS.glob("*.md"))
     settings = [f"| `VIEWGATE_{name.upper()}` |" for name in Settings.model_fields]
-    metrics = [
-        f"| `{_exposed(metric)}` |"
-        for kept in (GatewayMetrics(), ProjectorMetrics(), InvalidatorMetrics(), AuditMetrics())
-        for metric in kept.registry.collect()
-    ]
-    assert len(metrics) == 20
+    gateway = GatewayMetrics()
+    ExperimentMetrics(gateway.registry)
+    everything = (gateway, ProjectorMetrics(), InvalidatorMetrics(), AuditMetrics())
+    metrics = [f"| `{_exposed(metric)}` |" for kept in everything for metric in kept.registry.collect()]
+    assert len(metrics) == 23
     assert [line for line in settings + metrics if line not in text] == []
 
 
