@@ -6,7 +6,7 @@ DEMO = --port $(PORT) $(if $(filter-out 0,$(FRESH)),--fresh) $(if $(filter-out 0
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
-.PHONY: help demo shop dev test check faults torture simulate bench lock docs hooks clean system-packages
+.PHONY: help demo shop dev test check faults torture simulate compare bench lock docs hooks clean system-packages
 
 help: ## this list
 	@if [ -t 1 ] && [ -z "$$NO_COLOR" ]; then bold=$$(printf '\033[1m') plain=$$(printf '\033[0m'); fi; \
@@ -46,6 +46,10 @@ torture: system-packages .venv/ready ## 300,000 changes by every way of publishi
 
 simulate: .venv/ready ## histories of faults in memory: SEED= repeats a run, N= says how many
 	@.venv/bin/python -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(N),--histories $(N))
+
+compare: .venv/ready ## a view or a cache? A quick look at both, on servers of its own; leaves report/index.html
+	@rm -rf report
+	@$(VIEWGATE) compare --quick
 
 bench: .venv/ready ## the projector against a plain pipelined HINCRBY, Kafka Streams, Bytewax and Quix Streams
 	@.venv/bin/python -m bench.projector

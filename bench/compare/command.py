@@ -6,6 +6,8 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from itertools import chain
@@ -20,13 +22,18 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.cli import CommandError
 from app.console import console
+from app.settings import read_settings
 from app.stopping import told_to_stop
 from app.telemetry import set_up_logs
 from bench.compare.cells import Cell, Comparison
+from bench.compare.deployed import Deployed, deployed
+from bench.compare.generators import Generators
+from bench.compare.inside import Inside
 from bench.compare.journal import Head, Journal, Measured, Other, capacities
+from bench.compare.residence import MODES, Writes
 from bench.compare.results import Results
 from bench.compare.scenario import Scenario, ScenarioError, find
-from bench.compare.stack import MODES, Compared, compared
+from bench.compare.stack import Compared, compared
 from bench.machine import machine, versions
 from demo.servers import connect
 from demo.servers.account import scratch
@@ -35,7 +42,27 @@ from demo.servers.server import MissingError
 
 CACHE = Path(".cache").absolute()
 LIBRARIES = ("uvicorn", "uvloop", "httptools", "redis", "hiredis", "asyncpg", "aiokafka", "strawberry-graphql")
+LISTS = ("timings", "hits", "staleness", "efforts", "memory", "timelines", "discarded")
 shown = console(stderr=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """The options of the command. folder: of the report."""
+
+    name: str
+    scenario: Scenario
+    seed: int
+    folder: Path
+    quick: bool
+    url: str
+    writes: bool
+
+    @property
+    def command(self) -> Sequence[str]:
+        """That repeats it."""
+        options = [*(["--quick"] if self.quick else []), *(["--url", self.url] if self.url else []), *(["--writes"] if self.writes else [])]
+        return ["viewgate", "compare", self.name, *options, "--seed", str(self.seed)]
 
 
 def compare(
@@ -43,15 +70,21 @@ def compare(
     quick: Annotated[bool, typer.Option("--quick", help="A look of three minutes: pictures, and no verdict.")] = False,
     seed: Annotated[int, typer.Option(help="Of who reads and writes what.")] = 1,
     report: Annotated[Path, typer.Option(help="The folder of the report.", file_okay=False)] = Path("report"),
+    url: Annotated[str, typer.Option(help="Of a gateway that runs already, http://host:port; without it a stack of its own.")] = "",
+    writes: Annotated[
+        bool, typer.Option("--writes", help="With --url: publish changes to the Kafka of the settings, which stay there.")
+    ] = False,
 ) -> None:
     """Answer the same reads in every mode, beside the same changes, and write a report of what it cost and how right it was.
 
     Starts servers of its own, which are gone at the end. A run that was broken off goes on where it was, if it is told the same.
+    With --url it asks a gateway that runs, whose modes a request may choose: how long reads take, and nothing from within.
 
     \b
     Examples:
       viewgate compare --quick
       viewgate compare celebrity --seed 7 --report /tmp/celebrity
+      viewgate compare even --quick --url http://127.0.0.1:8000
     """
     set_up_logs("critical")
     try:
@@ -60,7 +93,7 @@ def compare(
         raise CommandError(str(error)) from error
     asked = asked.quick() if quick else asked
     try:
-        results = uvloop.run(_until_stopped(name, asked, seed, report, quick=quick))
+        results = uvloop.run(_until_stopped(Asked(name, asked, seed, report, quick, url, writes)))
     except (ServerError, Other, asyncpg.PostgresError, OSError) as error:
         raise CommandError(str(error)) from error
     _tell(results, report)
@@ -76,9 +109,9 @@ def _tell(results: Results, folder: Path) -> None:
     typer.echo(f"\nThe report: {folder / 'index.html'}")
 
 
-async def _until_stopped(name: str, scenario: Scenario, seed: int, folder: Path, *, quick: bool) -> Results:
+async def _until_stopped(asked: Asked) -> Results:
     stop = told_to_stop()
-    running = asyncio.create_task(_run(name, scenario, seed, folder, quick=quick))
+    running = asyncio.create_task(_run(asked))
     waiting = asyncio.create_task(stop.wait())
     await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -90,15 +123,25 @@ async def _until_stopped(name: str, scenario: Scenario, seed: int, folder: Path,
     return running.result()
 
 
-async def _run(name: str, scenario: Scenario, seed: int, folder: Path, *, quick: bool) -> Results:
-    scenario = await _possible(scenario)
+async def _run(asked: Asked) -> Results:
+    scenario = asked.scenario if asked.url else await _possible(asked.scenario)
     began, since = datetime.now(UTC), time.monotonic()
-    journal = Journal(folder / "cells.jsonl", Head(scenario=repr(scenario), seed=seed, version=version("viewgate")))
-    with scratch() as place:
-        async with compared(scenario, place, CACHE, shown) as made:
-            comparison = Comparison(made, seed, journal.cells)
-            await _measure(list(comparison.cells()), journal)
-            return _results(name, made, comparison, journal.cells, began, time.monotonic() - since, quick=quick)
+    head = Head(scenario=repr(scenario), seed=asked.seed, version=version("viewgate"), url=asked.url)
+    journal = Journal(asked.folder / "cells.jsonl", head)
+    async with AsyncExitStack() as opened:
+        made: Compared | Deployed
+        if asked.url:
+            settings = read_settings()
+            writes = Writes(settings.kafka_bootstrap, settings.topic_prefix, settings.postgres_url) if asked.writes else None
+            made = await opened.enter_async_context(deployed(scenario, asked.url, writes))
+        else:
+            made = await opened.enter_async_context(compared(scenario, opened.enter_context(scratch()), CACHE, shown))
+        generators = Generators(made, asked.seed)
+        cells = [*Comparison(made, generators, journal.cells).cells()]
+        if isinstance(made, Compared):
+            cells += Inside(made, generators).cells()
+        await _measure(cells, journal)
+        return _results(asked, made, journal.cells, began, time.monotonic() - since)
 
 
 async def _possible(scenario: Scenario) -> Scenario:
@@ -127,43 +170,35 @@ async def _measure(cells: Sequence[Cell], journal: Journal) -> None:
             progress.update(bar, advance=cell.seconds)
 
 
-def _results(
-    name: str,
-    made: Compared,
-    comparison: Comparison,
-    cells: Mapping[str, Measured],
-    began: datetime,
-    took: float,
-    *,
-    quick: bool,
-) -> Results:
+def _results(asked: Asked, made: Compared | Deployed, cells: Mapping[str, Measured], began: datetime, took: float) -> Results:
     one, measured = made.scenario, list(cells.values())
+    servers = [server.what for server in made.servers.servers] if isinstance(made, Compared) else [f"a gateway at {asked.url}"]
     return Results(
-        scenario=name,
+        scenario=asked.name,
         about=one.about,
-        quick=quick,
-        seed=comparison.seed,
+        quick=asked.quick,
+        seed=asked.seed,
         began=began.isoformat(timespec="seconds"),
         took_seconds=round(took, 1),
-        command=shlex.join(["viewgate", "compare", name, *(["--quick"] if quick else []), "--seed", str(comparison.seed)]),
+        command=shlex.join(asked.command),
         machine=machine(),
-        versions=", ".join([*(server.what for server in made.servers.servers), versions(*LIBRARIES)]),
-        publishing="change data capture" if made.captured else "single-write",
+        versions=", ".join([*servers, versions(*LIBRARIES)]),
+        publishing=_publishing(made),
         cores=len(os.sched_getaffinity(0)),
         users=one.users,
         skew=one.skew,
         reads_per_write=one.reads_per_write,
         ttl_seconds=one.ttl_seconds,
         definition={field: str(getattr(one, field)) for field in one.__struct_fields__},
-        order=[", ".join(comparison.order(repeat)) for repeat in range(one.repeats)],
+        order=[", ".join(Comparison.order(repeat)) for repeat in range(one.repeats)],
         equal=one.users,
         modes=list(MODES),
         capacities=capacities(dict(cells)),
-        timings=list(chain.from_iterable(cell.timings for cell in measured)),
-        hits=list(chain.from_iterable(cell.hits for cell in measured)),
-        staleness=list(chain.from_iterable(cell.staleness for cell in measured)),
-        efforts=list(chain.from_iterable(cell.efforts for cell in measured)),
-        memory=list(chain.from_iterable(cell.memory for cell in measured)),
-        timelines=list(chain.from_iterable(cell.timelines for cell in measured)),
-        discarded=list(chain.from_iterable(cell.discarded for cell in measured)),
+        **{name: list(chain.from_iterable(getattr(cell, name) for cell in measured)) for name in LISTS},  # type: ignore[arg-type]  # by name
     )
+
+
+def _publishing(made: Compared | Deployed) -> str:
+    if isinstance(made, Deployed):
+        return "single-write" if made.writes else "nothing was written"
+    return "change data capture" if made.captured else "single-write"

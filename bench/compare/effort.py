@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from bench.compare.residence import Residence
 from bench.compare.results import Effort, Memory
-from bench.compare.stack import Compared, Residence
+from bench.compare.stack import Compared
 from bench.machine import cpu_seconds
 from demo.servers.process import Process
 from schema import layout

@@ -10,8 +10,10 @@ from typing import Generic, Self, TypeVar
 import msgspec
 
 from bench.compare import reading, writing
+from bench.compare.deployed import Deployed
+from bench.compare.residence import Residence, Writes
 from bench.compare.scenario import Scenario
-from bench.compare.stack import Compared, Residence
+from bench.compare.stack import Compared
 from bench.compare.staleness import Log
 
 # from when both are ready
@@ -25,7 +27,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 class Generators:
     """log: what was written, since the beginning."""
 
-    made: Compared
+    made: Compared | Deployed
     seed: int
     log: Log = field(default_factory=Log)
     _first: int = field(default_factory=lambda: time.time_ns() // 1_000_000 << 12)
@@ -37,7 +39,11 @@ class Generators:
     async def both(self, running: Residence, rate: float, seconds: float, name: str, skew: float | None = None) -> reading.Found:
         """Reads, and the changes that go with them, from the same moment on."""
         readers = Apart("bench.compare.reading", self._reading(running, rate, seconds, name, skew), reading.Found)
-        writers = Apart("bench.compare.writing", self._writing(self.changes(rate), seconds, name), writing.Acknowledged)
+        if self.made.writes is None:
+            async with readers:
+                return await readers.run(time.monotonic() + START_SECONDS)
+        task = self._writing(self.made.writes, self.changes(rate), seconds, name)
+        writers = Apart("bench.compare.writing", task, writing.Acknowledged)
         async with readers, writers:
             began = time.monotonic() + START_SECONDS
             found, done = await asyncio.gather(readers.run(began), writers.run(began))
@@ -48,8 +54,8 @@ class Generators:
         async with Apart("bench.compare.reading", self._reading(running, rate, seconds, name, None), reading.Found) as readers:
             return await readers.run(time.monotonic() + START_SECONDS)
 
-    async def write(self, rate: float, seconds: float, name: str) -> writing.Acknowledged:
-        async with Apart("bench.compare.writing", self._writing(rate, seconds, name), writing.Acknowledged) as writers:
+    async def write(self, writes: Writes, rate: float, seconds: float, name: str) -> writing.Acknowledged:
+        async with Apart("bench.compare.writing", self._writing(writes, rate, seconds, name), writing.Acknowledged) as writers:
             done = await writers.run(time.monotonic() + START_SECONDS)
         self.log.add(done.tweets)
         return done
@@ -61,9 +67,9 @@ class Generators:
     def _reading(self, running: Residence, rate: float, seconds: float, name: str, skew: float | None) -> reading.Task:
         one = self.scenario
         return reading.Task(
-            host="127.0.0.1",
+            host=running.host,
             port=running.port,
-            headers={},
+            headers=dict(running.headers),
             rate=rate,
             seconds=seconds,
             users=one.users,
@@ -74,13 +80,11 @@ class Generators:
             connections=OPEN_CONNECTIONS if rate else CLOSED_CONNECTIONS,
         )
 
-    def _writing(self, rate: float, seconds: float, name: str) -> writing.Task:
-        one, place = self.scenario, self.made.place
+    def _writing(self, writes: Writes, rate: float, seconds: float, name: str) -> writing.Task:
+        one = self.scenario
         self._first += 1_000_000
         return writing.Task(
-            bootstrap="" if self.made.captured else place.servers.kafka.address,
-            topic_prefix=place.environment["VIEWGATE_TOPIC_PREFIX"],
-            postgres_url=place.servers.postgres.address,
+            **writes._asdict(),
             rate=rate,
             seconds=seconds,
             users=one.users,

@@ -27,6 +27,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str
     seed: int
     version: str
+    url: str
 
 
 class Other(Exception):
@@ -43,19 +44,18 @@ class Journal:
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(msgspec.json.encode(head) + b"\n")
             return
-        first, *lines = file.read_bytes().split(b"\n")
+        # the last line was broken off, perhaps, while it was written
+        whole = file.read_bytes().rpartition(b"\n")[0]
+        first, *lines = whole.split(b"\n")
         try:
             is_same = msgspec.json.decode(first, type=Head) == head
         except msgspec.MsgspecError:
             is_same = False
         if not is_same:
             raise Other(f"{file} is of another scenario, seed or version: remove it, or name another folder with --report.")
+        file.write_bytes(whole + b"\n")
         for line in lines:
-            try:
-                measured = msgspec.json.decode(line, type=Measured)
-            except msgspec.MsgspecError:
-                # the last one was broken off while it was written
-                continue
+            measured = msgspec.json.decode(line, type=Measured)
             self.cells[measured.cell] = measured
 
     def add(self, measured: Measured) -> None:

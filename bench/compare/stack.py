@@ -15,7 +15,7 @@ from rich.console import Console
 from app.cached import MODES as CACHED
 from app.settings import read_settings
 from app.views import definition_of
-from bench.compare.reading import MANY
+from bench.compare.residence import MODES, Residence, Writes
 from bench.compare.scenario import Scenario
 from bench.read_servers import FIELDS
 from demo import capture, seed
@@ -23,49 +23,16 @@ from demo.publishing import Captured, Place, Publishing, SingleWrite
 from demo.questions import forget_cached
 from demo.scenario import Seed
 from demo.servers.kafka import create_topics
-from demo.servers.process import NotReadyError, Process, ServerError, free_port, until
+from demo.servers.process import NotReadyError, Process, free_port, until
 from demo.servers.stack import Stack, stack
 from demo.services import answers, check_alive, service, settings
 from schema.definition import Definition
 from schema.loader import Mode
 
-MODES: tuple[Mode, ...] = ("view", "cache-aside", "cache-invalidate", "sql")
 # what keeps the answers of a mode right, beside its gateway
 KEEPERS: dict[Mode, tuple[str, str]] = {"view": ("projector", "project"), "cache-invalidate": ("invalidator", "invalidate")}
-PARTITIONS, PAGE = 6, 100
+PARTITIONS = 6
 LEVEL_SECONDS = 120
-
-
-@dataclass(frozen=True, slots=True)
-class Residence:
-    """One mode as it runs. keeper: the process that keeps its answers right, None where the mode needs none."""
-
-    mode: Mode
-    port: int
-    gateway: Process
-    keeper: Process | None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/graphql"
-
-    async def read_all(self, users: int) -> None:
-        """Every user once: what can be warm is."""
-        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-            for start in range(1, users + 1, PAGE):
-                ids = [str(number) for number in range(start, min(start + PAGE, users + 1))]
-                await client.post(self.url, json={"query": MANY, "variables": {"ids": ids}})
-
-    async def metric(self, name: str, *labels: str) -> float:
-        """The sum of what /metrics of the gateway tells under this name and with these labels, each as `name="value"`."""
-        return await metric(self.port, name, *labels)
-
-
-async def metric(port: int, name: str, *labels: str) -> float:
-    async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
-        lines = (await client.get(f"http://127.0.0.1:{port}/metrics")).text.splitlines()
-    found = [line for line in lines if line.startswith((f"{name}{{", f"{name} ")) and all(label in line for label in labels)]
-    return sum(float(line.rpartition(" ")[2]) for line in found)
 
 
 @dataclass(slots=True)
@@ -89,6 +56,11 @@ class Compared:
     @property
     def postgres(self) -> Process | None:
         return self.servers.postgres.process
+
+    @property
+    def writes(self) -> Writes:
+        bootstrap = "" if self.captured else self.servers.kafka.address
+        return Writes(bootstrap, self.place.environment["VIEWGATE_TOPIC_PREFIX"], self.servers.postgres.address)
 
     async def empty_caches(self) -> None:
         await forget_cached(self.servers.redis.address, self.definition)
@@ -140,7 +112,7 @@ class Compared:
             **told,
         }
         process = service(f"gateway-{mode}", ("app", "serve"), self.place.folder, environment, answers(f"http://127.0.0.1:{port}/livez"))
-        return Residence(mode, port, await _started(opened, process), keeper)
+        return Residence(mode, "127.0.0.1", port, {}, await _started(opened, process), keeper)
 
 
 @asynccontextmanager
@@ -168,18 +140,6 @@ async def compared(scenario: Scenario, folder: Path, cache: Path, console: Conso
         yield made
 
 
-async def equal(made: Compared, users: int) -> int:
-    """How many answers of all modes are the same, field by field, while nothing changes. Raises ServerError where two differ."""
-    async with made.all_modes() as running, httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        for start in range(1, users + 1, PAGE):
-            ids = [str(number) for number in range(start, min(start + PAGE, users + 1))]
-            told = [(await client.post(one.url, json={"query": MANY, "variables": {"ids": ids}})).json() for one in running]
-            for one, answer in zip(running, told, strict=True):
-                if answer != told[-1] or "errors" in answer:
-                    raise ServerError(f"Mode {one.mode} answers users {ids[0]} to {ids[-1]} otherwise than SQL: {str(answer)[:300]}")
-    return users
-
-
 async def _started(opened: AsyncExitStack, process: Process) -> Process:
     opened.push_async_callback(process.stop)
     await process.start()
@@ -188,7 +148,7 @@ async def _started(opened: AsyncExitStack, process: Process) -> Process:
 
 async def _as_of(running: Residence, moment: float) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=5) as client:
-        answer = await client.post(running.url, json={"query": f'{{ user(id: "1") {{ {FIELDS} }} }}'})
+        answer = await client.post(f"{running.url}/graphql", json={"query": f'{{ user(id: "1") {{ {FIELDS} }} }}'})
     as_of = answer.headers.get("viewgate-as-of")
     if as_of is None or datetime.fromisoformat(as_of).timestamp() < moment:
         raise NotReadyError(f"the view is as of {as_of}")
