@@ -21,6 +21,7 @@ from tests.request.arranged import USERS, View, write_tables
 from tests.road import make_database
 
 CACHE = Path(__file__).parents[1] / ".cache"
+SLOW = {"test_connection_limits.py", "test_report.py"}
 SERVERS = {"kafka_at", "redis_at", "postgres_at", "quick_cleaner", "cluster", "chromium"}
 
 
@@ -31,9 +32,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _listens(item: pytest.Item) -> bool:
-    """The third run of the API's tests, over sockets, and what takes its time there: too slow for `make check` as well."""
+    """The third run of the API's tests, over sockets, what takes its time there, and pictures: too slow for `make check` as well."""
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    return params.get("answered_by") == "short" or item.path.name == "test_connection_limits.py"
+    return params.get("answered_by") == "short" or item.path.name in SLOW
 
 
 def _runs_commands(item: pytest.Item) -> bool:

@@ -64,8 +64,9 @@ class Comparison:
     async def _times(self, repeat: int, mode: Mode) -> Measured:
         measured = Measured(cell=f"times {repeat} {mode}")
         async with self.made.residence(mode, warm=not self.scenario.cold) as running:
-            closed = await self.generators.read(running, 0, self.scenario.seconds / 2, f"{repeat}")
-            measured.capacity = sum(one.outcome == "ok" for one in closed.reads) / closed.seconds
+            alone = answered(await self.generators.read(running, 0, self.scenario.seconds / 4, f"{repeat}"))
+            # with changes of about the rate that it will have
+            measured.capacity = answered(await self.generators.both(running, 0, self.scenario.seconds / 2, f"{repeat}", as_for=alone / 2))
             first = self.known.get(f"times 0 {mode}", measured).capacity or measured.capacity
             rates = [(rate, None) for rate in self.scenario.rates] + [(first * part, part) for part in self.scenario.fractions]
             for rate, fraction in rates:
@@ -109,3 +110,8 @@ class Comparison:
             measured.staleness.append(
                 staleness(running.mode, self.generators.changes(rate), found.reads, self.made.base, self.generators.log)
             )
+
+
+def answered(found: reading.Found) -> float:
+    """Reads a second."""
+    return sum(one.outcome == "ok" for one in found.reads) / found.seconds

@@ -36,13 +36,15 @@ class Generators:
     def scenario(self) -> Scenario:
         return self.made.scenario
 
-    async def both(self, running: Residence, rate: float, seconds: float, name: str, skew: float | None = None) -> reading.Found:
-        """Reads, and the changes that go with them, from the same moment on."""
+    async def both(
+        self, running: Residence, rate: float, seconds: float, name: str, *, skew: float | None = None, as_for: float = 0.0
+    ) -> reading.Found:
+        """Reads, and the changes that go with them, from the same moment on. as_for: with so many reads a second, where `rate` is 0."""
         readers = Apart("bench.compare.reading", self._reading(running, rate, seconds, name, skew), reading.Found)
         if self.made.writes is None:
             async with readers:
                 return await readers.run(time.monotonic() + START_SECONDS)
-        task = self._writing(self.made.writes, self.changes(rate), seconds, name)
+        task = self._writing(self.made.writes, self.changes(rate or as_for), seconds, name)
         writers = Apart("bench.compare.writing", task, writing.Acknowledged)
         async with readers, writers:
             began = time.monotonic() + START_SECONDS

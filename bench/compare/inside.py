@@ -57,7 +57,7 @@ class Inside:
         return measured
 
     async def _stretch(self, running: Residence, kind: str) -> Effort:
-        rate, seconds, reads, changes = min(self.scenario.rates), self.scenario.seconds, 0, 0
+        rate, seconds, reads, changes = max(self.scenario.rates), self.scenario.seconds, 0, 0
         before, began = {**await effort.servers(self.made), **effort.ours(running)}, time.monotonic()
         if kind == "reads":
             reads = len((await self.generators.read(running, rate, seconds, kind)).reads)

@@ -33,7 +33,7 @@ class Timing(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Capacity(msgspec.Struct, frozen=True, kw_only=True):
-    """The most reads a second that a mode answered, of each repeat, in closed loop."""
+    """The most reads a second that a mode answered, of each repeat, in closed loop, beside changes."""
 
     mode: Mode
     reads_per_second: list[float]
