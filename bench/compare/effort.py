@@ -34,9 +34,11 @@ async def servers(made: Compared) -> Reading:
     }
 
 
-def ours(running: Residence) -> Reading:
-    """Of the gateway, and of what keeps its mode right."""
-    return {"gateway_cpu": _cpu(running.gateway), "projector_cpu": _cpu(running.keeper) if running.keeper else 0.0}
+def ours(made: Compared, running: Residence) -> Reading:
+    """Of the gateway, and of what keeps its mode right: with what captures the changes, where that is how they come."""
+    keepers = [running.keeper, *(made.always if made.captured else ())] if running.keeper else []
+    used = [_cpu(keeper) for keeper in keepers]
+    return {"gateway_cpu": _cpu(running.gateway), "projector_cpu": None if None in used else sum(filter(None, used))}
 
 
 def effort(mode: Mode, kind: str, seconds: float, reads: int, changes: int, before: Reading, after: Reading) -> Effort:

@@ -58,7 +58,7 @@ class Inside:
 
     async def _stretch(self, running: Residence, kind: str) -> Effort:
         rate, seconds, reads, changes = max(self.scenario.rates), self.scenario.seconds, 0, 0
-        before, began = {**await effort.servers(self.made), **effort.ours(running)}, time.monotonic()
+        before, began = {**await effort.servers(self.made), **effort.ours(self.made, running)}, time.monotonic()
         if kind == "reads":
             reads = len((await self.generators.read(running, rate, seconds, kind)).reads)
         elif kind == "writes":
@@ -66,7 +66,7 @@ class Inside:
             await self.made.written()
         else:
             await asyncio.sleep(seconds)
-        lasted, own = time.monotonic() - began, effort.ours(running)
+        lasted, own = time.monotonic() - began, effort.ours(self.made, running)
         await _gateway(running).stop()
         return effort.effort(running.mode, kind, lasted, reads, changes, before, {**await effort.servers(self.made), **own})
 
