@@ -7,7 +7,7 @@ from playwright.async_api import Locator, Page, Route, expect
 
 from demo.servers.process import NotReadyError, until
 from tests.browser.conftest import OpenPage, OpenSite
-from tests.browser.test_compare_page import hide
+from tests.browser.test_compare_page import MODES, hide
 
 DUE, ANSWERED, FAILED, DROPPED, P50 = range(5)
 
@@ -35,7 +35,7 @@ async def test_load_is_counted_and_drawn_for_each_mode_until_it_is_switched_off(
     page = watched.page
     await expect(page.locator("#charts")).to_be_hidden()
     await put(page, "50")
-    for mode in ("view", "cache-aside", "sql"):
+    for mode in MODES:
         await reached(page, mode, ANSWERED, 100)
         await expect(number(page, mode, FAILED)).to_have_text("0")
         await expect(number(page, mode, P50)).to_have_text(re.compile(r"^\d[\d,]*\.\d ms$"))
@@ -43,7 +43,7 @@ async def test_load_is_counted_and_drawn_for_each_mode_until_it_is_switched_off(
     await expect(page.locator("#seconds polyline")).to_have_count(8)
     await expect(page.locator("#loaded")).to_have_text(re.compile(r"^200 requests/s in all; stops in 4:\d\d\.$"))
     sent = [request for request in watched.queries() if "viewgate-extensions" not in request.headers]
-    assert {request.headers["viewgate-mode"] for request in sent} == {"view", "cache-aside", "sql"}
+    assert {request.headers["viewgate-mode"] for request in sent} == set(MODES)
     await put(page, "off")
     before = await number(page, "view", DUE).inner_text()
     await expect(page.locator("#loaded")).to_have_text("")

@@ -118,4 +118,4 @@ async def test_a_react_component_shows_a_user(package: Path, view: View, serve: 
 async def test_wrong_arguments_are_answered_with_the_right_ones(package: Path, arguments: Sequence[str]) -> None:
     ran = await run("node", "dist/ask.js", *arguments, folder=package, seconds=60)
     assert ran.code == 2
-    assert "CLIENT: apollo, relay, urql. MODE: default, view, cache-aside, sql." in ran.said
+    assert "CLIENT: apollo, relay, urql. MODE: default, view, cache-aside, cache-invalidate, sql." in ran.said

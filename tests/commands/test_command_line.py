@@ -45,7 +45,7 @@ async def test_schema_prints_the_schema() -> None:
 async def test_a_malformed_setting_is_one_line_and_exit_code_2() -> None:
     code, out, err = await run("serve", VIEWGATE_MODE="fast")
     assert (code, out) == (2, "")
-    assert err.splitlines() == ["VIEWGATE_MODE: Input should be 'view', 'cache-aside' or 'sql'."]
+    assert err.splitlines() == ["VIEWGATE_MODE: Input should be 'view', 'cache-aside', 'cache-invalidate' or 'sql'."]
 
 
 async def test_an_unknown_command_is_exit_code_2() -> None:

@@ -1,6 +1,7 @@
 """`viewgate compare` from its beginning to its report, on a stack of its own and on a gateway that runs."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import asyncpg
@@ -128,12 +129,13 @@ async def test_readers_tell_failures_and_time_from_when_a_read_was_due() -> None
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal count
-        while await reader.readuntil(b"}}"):
-            count += 1
-            if count == 5:
-                continue
-            body = b'{"data":{"user":{"tweetCount":4}}}' if count % 3 == 0 else b'{"errors":[{"message":"no"}]}'
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"}}"):
+                count += 1
+                if count == 5:
+                    continue
+                body = b'{"data":{"user":{"tweetCount":4}}}' if count % 3 == 0 else b'{"errors":[{"message":"no"}]}'
+                writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]

@@ -1,6 +1,6 @@
 /** What every client of the gateway needs, whatever its library: its errors and its headers. */
 
-export type Mode = "view" | "cache-aside" | "sql";
+export type Mode = "view" | "cache-aside" | "cache-invalidate" | "sql";
 
 /** From the headers of an answer: which mode answered, from which generation, and up to when everything is in it. */
 export interface Origin {

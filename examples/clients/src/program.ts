@@ -7,7 +7,7 @@ import { relay } from "./relay";
 import { urql } from "./urql";
 
 const CLIENTS = { apollo, relay, urql };
-const MODES = ["default", "view", "cache-aside", "sql"] as const;
+const MODES = ["default", "view", "cache-aside", "cache-invalidate", "sql"] as const;
 
 export interface Asked {
   name: keyof typeof CLIENTS;
