@@ -21,7 +21,7 @@ from tests.request.arranged import USERS, View, write_tables
 from tests.road import make_database
 
 CACHE = Path(__file__).parents[1] / ".cache"
-SLOW = {"test_connection_limits.py", "test_report.py"}
+SLOW = {"test_connection_limits.py", "test_report.py", "test_verdict.py"}
 SERVERS = {"kafka_at", "redis_at", "postgres_at", "quick_cleaner", "cluster", "chromium"}
 
 
