@@ -40,9 +40,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     ttl_seconds: Positive = 60.0
     hit_skews: tuple[float, ...] = (0.0, 0.8, 1.2)
     hit_ttls: tuple[Positive, ...] = (1.0, 5.0, 20.0)
-    hit_seconds: Positive = 45.0
+    hit_seconds: Positive = 30.0
     faults: tuple[Fault, ...] = ("redis restart", "cold cache", "slow postgres")
-    seconds: Positive = 8.0
+    seconds: Positive = 5.0
     repeats: Whole = 5
 
     def quick(self) -> "Scenario":
