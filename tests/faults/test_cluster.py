@@ -29,6 +29,10 @@ from tests.conftest import CACHE
 from tests.faults.arranged import CHECKPOINT_SECONDS, NAMES, Fields, Owner, Tables, World, user
 from tests.faults.memory import Rounds
 from tests.faults.test_lost_shards import USERS, finish, populated, shown_right_or_not_ready
+from tests.request.arranged import USERS as STORED
+from tests.request.arranged import MemoryLoader
+from tests.request.cached import SlowLoader, cached, settled
+from tests.request.cached import key as cache_key
 
 SHARDS = 32
 
@@ -286,3 +290,26 @@ async def _heard(owner: Owner) -> None:
     owner.clock.seconds += CHECKPOINT_SECONDS
     await owner.projector.run(Rounds(5))
     await owner.level()
+
+
+async def test_a_cache_keeps_rows_on_every_master_and_a_deletion_voids_the_lease(client: ClusterClient) -> None:
+    source = MemoryLoader()
+    reads = [Read("id", stored["id"], ("username",)) for stored in STORED] + [Read("username", "ada", ("id",))]
+    reading = cached(client, source, mode="cache-invalidate")
+    first = (await reading.load(reads)).rows
+    await settled(reading)
+    asked = len(source.loads)
+    assert (await reading.load(reads)).rows == first
+    assert len(source.loads) == asked
+    assert len({key_slot(cache_key("id", stored["id"], "cache-invalidate").encode()) * 3 // 16384 for stored in STORED}) > 1
+    slow = SlowLoader(source)
+    entry = cache_key("id", "1", "cache-invalidate")
+    await client.unlink(entry)
+    late = cached(client, slow, mode="cache-invalidate")
+    request = asyncio.create_task(late.load(reads[:1]))
+    await slow.asked.wait()
+    await client.unlink(entry, layout.lease_key(entry))
+    slow.go.set()
+    assert (await request).rows == first[:1]
+    await settled(late)
+    assert not await client.exists(entry)
