@@ -149,10 +149,11 @@ async def _run(asked: Asked, stop: asyncio.Event) -> None:
             await publishing.fill(missing, console)
             if servers.persistent:
                 seeded.touch()
-        await forget_cached(servers.redis.address, definition)
         question = Question(asked.url, scenario.query)
         with console.status("Waiting until PostgreSQL and the view have it all …"):
             seconds = await level(question, publishing, partial(check_alive, processes))
+        # of an earlier run, or of somebody who looked at a page meanwhile
+        await forget_cached(servers.redis.address, definition)
         await show(question, seconds, console.print)
         if not asked.once:
             seed = _seed_for(asked, servers)
