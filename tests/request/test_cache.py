@@ -49,7 +49,7 @@ async def test_five_hundred_requests_that_miss_the_same_row_ask_the_source_once(
 async def test_five_hundred_requests_of_ten_processes_ask_the_source_once(redis: Redis) -> None:
     source, tally = MemoryLoader(), Counts()
     slow = SlowLoader(source)
-    processes = [cached(redis, slow, tally) for _ in range(10)]
+    processes = [cached(redis, slow, tally, lease=60) for _ in range(10)]
     requests = [asyncio.create_task(reading.load([ADA])) for reading in processes for _ in range(50)]
     await slow.asked.wait()
     slow.go.set()
