@@ -10,9 +10,8 @@ from loaders.cache import Entry
 from projectors.apply import reached
 from schema import layout
 from schema.definition import Definition
-from schema.loader import Mode
+from schema.loader import CACHED, Mode
 
-MODES: tuple[Mode, ...] = ("cache-aside", "cache-invalidate")
 # KEYS: an entry, its lease; the entry goes only if it is what it was: whoever bears the name now keeps what is kept of them
 _UNLINK_IF = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('UNLINK', KEYS[1], KEYS[2]) end return 0"
 
@@ -25,7 +24,7 @@ class Cached:
 
     async def names(self) -> list[str]:
         """The lookup values of the row as the caches have it. Raises StoreUnavailable."""
-        rows = [_decoded(await self._get(self._key(mode, "id", self._id))) for mode in MODES]
+        rows = [_decoded(await self._get(self._key(mode, "id", self._id))) for mode in CACHED]
         fields = ["id", *(f.name for f in self._definition.fields)]
         places = [fields.index(f.name) for f in self._definition.lookups]
         known = [entry.row for entry in rows if entry and entry.row and entry.definition == self._definition.fingerprint]
@@ -34,9 +33,9 @@ class Cached:
     async def find(self, values: Iterable[str], *, scan: bool) -> dict[str, bytes]:
         """Entries by their keys, those of these lookup values that lead to the row. scan: or of any value. Raises StoreUnavailable."""
         wanted = sorted(values)
-        keys = [self._key(mode, f.name, value) for mode in MODES for f in self._definition.lookups for value in wanted]
+        keys = [self._key(mode, f.name, value) for mode in CACHED for f in self._definition.lookups for value in wanted]
         if scan:
-            for pattern in [self._key(mode, f.name, "*") for mode in MODES for f in self._definition.lookups]:
+            for pattern in [self._key(mode, f.name, "*") for mode in CACHED for f in self._definition.lookups]:
                 keys += [key.decode() async for key in self._redis.scan_iter(pattern, count=1000)]
         stored = {key: await self._get(key) for key in dict.fromkeys(keys)}
         mine = layout.encode(self._id)
@@ -57,7 +56,7 @@ class Cached:
         return stored if isinstance(stored, bytes) else None
 
     def _rows(self) -> list[str]:
-        return [self._key(mode, "id", self._id) for mode in MODES]
+        return [self._key(mode, "id", self._id) for mode in CACHED]
 
     def _key(self, mode: Mode, by: str, value: str) -> str:
         return layout.cache_key(self._definition.name, mode, by, value)

@@ -3,18 +3,17 @@
 import hashlib
 import re
 from bisect import bisect_right
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from itertools import accumulate
-from typing import Literal, get_args
+from typing import Literal
 
 import msgspec
 
-from schema.loader import Mode
+from schema.loader import MODES, Mode
 
 # it stands in a header, in a metric's label and in a key, and is what subjects are hashed with
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 WEIGHT = re.compile(r"\s*([a-z-]+)\s*=\s*(\d{1,6})\s*")
-MODES: Sequence[Mode] = get_args(Mode)
 ARMS = 1 << 64
 
 By = Literal["client", "id"]

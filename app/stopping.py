@@ -3,12 +3,13 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Coroutine, Iterable
-from typing import Any
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 import structlog
 
 END_SECONDS = 10.0
+T = TypeVar("T")
 log = structlog.stdlib.get_logger()
 
 
@@ -18,6 +19,21 @@ def told_to_stop() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     return stop
+
+
+async def until_told(running: Coroutine[Any, Any, T], say: Callable[[], object] = lambda: None) -> T:
+    """Await it. Raises KeyboardInterrupt once told to stop, when it is cancelled and has cleaned up; `say` is called before."""
+    stop = told_to_stop()
+    task, told = asyncio.ensure_future(running), asyncio.ensure_future(stop.wait())
+    await asyncio.wait({task, told}, return_when=asyncio.FIRST_COMPLETED)
+    if not task.done():
+        say()
+        task.cancel()
+    told.cancel()
+    await asyncio.gather(task, told, return_exceptions=True)
+    if task.cancelled():
+        raise KeyboardInterrupt
+    return task.result()
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -14,10 +14,8 @@ from demo.publishing import LEVEL_SECONDS, Check, Publishing
 from demo.servers.process import NotReadyError, ServerError, until
 from schema import layout
 from schema.definition import Definition
-from schema.loader import Mode
+from schema.loader import CACHED, MODES
 
-MODES: tuple[Mode, ...] = ("view", "cache-aside", "cache-invalidate", "sql")
-CACHED: tuple[Mode, ...] = ("cache-aside", "cache-invalidate")
 # one alone tells more of the machine's other work than of the mode
 TIMES = 21
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 from schema.positions import Token
 
 Mode = Literal["view", "cache-aside", "cache-invalidate", "sql"]
+MODES: tuple[Mode, ...] = get_args(Mode)
+# those that keep in a cache what SQL has answered
+CACHED: tuple[Mode, ...] = ("cache-aside", "cache-invalidate")
 Row = Sequence[bytes]
 
 

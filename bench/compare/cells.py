@@ -9,12 +9,12 @@ from bench.compare import effort, reading
 from bench.compare.deployed import Deployed
 from bench.compare.generators import START_SECONDS, Generators
 from bench.compare.journal import Measured
-from bench.compare.residence import MODES, Residence, check_equal
+from bench.compare.residence import Residence, check_equal
 from bench.compare.results import Discarded, Timing
 from bench.compare.scenario import Scenario
 from bench.compare.stack import Compared
 from bench.compare.staleness import staleness
-from schema.loader import Mode
+from schema.loader import MODES, Mode
 
 # to begin a residence and to end it
 SWITCH_SECONDS = 8.0

@@ -1,14 +1,13 @@
 """`viewgate compare`: its options, the run with its progress, and where the report goes."""
 
-import asyncio
 import os
 import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -23,14 +22,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from app.cli import CommandError
 from app.console import console
 from app.settings import read_settings
-from app.stopping import told_to_stop
+from app.stopping import until_told
 from app.telemetry import set_up_logs
 from bench.compare.cells import Cell, Comparison
 from bench.compare.deployed import Deployed, deployed
 from bench.compare.generators import Generators
 from bench.compare.inside import Inside
 from bench.compare.journal import Head, Journal, Measured, Other, capacities
-from bench.compare.residence import MODES, Writes
+from bench.compare.residence import Writes
 from bench.compare.results import Results
 from bench.compare.scenario import Scenario, ScenarioError, find
 from bench.compare.stack import Compared, compared
@@ -39,6 +38,7 @@ from demo.servers import connect
 from demo.servers.account import scratch
 from demo.servers.process import ServerError
 from demo.servers.server import MissingError
+from schema.loader import MODES
 
 CACHE = Path(".cache").absolute()
 LIBRARIES = ("uvicorn", "uvloop", "httptools", "redis", "hiredis", "asyncpg", "aiokafka", "strawberry-graphql")
@@ -93,7 +93,7 @@ def compare(
         raise CommandError(str(error)) from error
     asked = asked.quick() if quick else asked
     try:
-        results = uvloop.run(_until_stopped(Asked(name, asked, seed, report, quick, url, writes)))
+        results = uvloop.run(until_told(_run(Asked(name, asked, seed, report, quick, url, writes)), partial(shown.print, "Stopping …")))
     except (ServerError, Other, asyncpg.PostgresError, OSError) as error:
         raise CommandError(str(error)) from error
     _tell(results, report)
@@ -107,20 +107,6 @@ def _tell(results: Results, folder: Path) -> None:
     write(results, folder)
     show(results, console())
     typer.echo(f"\nThe report: {folder / 'index.html'}")
-
-
-async def _until_stopped(asked: Asked) -> Results:
-    stop = told_to_stop()
-    running = asyncio.create_task(_run(asked))
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if not running.done():
-        shown.print("Stopping …")
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        sys.exit(130)
-    return running.result()
 
 
 async def _run(asked: Asked) -> Results:

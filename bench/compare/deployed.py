@@ -8,10 +8,10 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from bench.compare.residence import MODES, Residence, Writes, pages
+from bench.compare.residence import Residence, Writes, pages
 from bench.compare.scenario import Scenario
 from demo.servers.process import ServerError
-from schema.loader import Mode
+from schema.loader import MODES, Mode
 
 HEADER = "viewgate-mode"
 COUNTS = "query ($ids: [ID!]!) { users(ids: $ids) { id tweetCount } }"

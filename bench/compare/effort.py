@@ -1,6 +1,5 @@
 """What each server has done until now, read off the servers themselves; what a stretch cost is the difference of two such readings."""
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,9 @@ from bench.compare.residence import Residence
 from bench.compare.results import Effort, Memory
 from bench.compare.stack import Compared
 from bench.machine import cpu_seconds
-from demo.servers.process import Process
+from demo.servers.process import Process, children
 from schema import layout
-from schema.loader import Mode
+from schema.loader import CACHED, Mode
 
 SAMPLED = 500
 _STATISTICS = "SELECT xact_commit + xact_rollback, tup_returned FROM pg_stat_database WHERE datname = current_database()"
@@ -56,11 +55,7 @@ def effort(mode: Mode, kind: str, seconds: float, reads: int, changes: int, befo
 async def memory(made: Compared, mode: Mode) -> Memory:
     """What lies in Redis for a mode: the bytes of a sample, times all."""
     name = made.definition.name
-    patterns = {
-        "view": f"{name.lower()}:g*",
-        "cache-aside": layout.cache_key(name, "cache-aside", "*", "*"),
-        "cache-invalidate": layout.cache_key(name, "cache-invalidate", "*", "*"),
-    }
+    patterns = {"view": f"{name.lower()}:g*"} | {one: layout.cache_key(name, one, "*", "*") for one in CACHED}
     if mode not in patterns:
         return Memory(mode=mode, rows=0, redis_bytes=0)
     keys = [key async for key in made.redis.scan_iter(patterns[mode], count=1_000)]
@@ -74,15 +69,4 @@ def _cpu(process: Process | None) -> float | None:
     """With its children, those that have ended included; None: it is not ours, or this is no Linux."""
     if process is None or not Path("/proc/self/stat").exists():
         return None
-    found = cpu_seconds(process.pid)
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and _parent(int(entry)) == process.pid:
-            found += cpu_seconds(int(entry))
-    return found
-
-
-def _parent(pid: int) -> int:
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    except OSError:
-        return 0
+    return sum(map(cpu_seconds, [process.pid, *children(process.pid)]))

@@ -11,12 +11,12 @@ from bench.compare.cells import SWITCH_SECONDS, Cell, Comparison
 from bench.compare.faults import timeline
 from bench.compare.generators import Generators
 from bench.compare.journal import Measured
-from bench.compare.residence import MODES, Residence
+from bench.compare.residence import Residence
 from bench.compare.results import Effort, Hits
 from bench.compare.scenario import Scenario
 from bench.compare.stack import Compared
 from demo.servers.process import Process
-from schema.loader import Mode
+from schema.loader import MODES, Mode
 
 OUTCOMES = ("hit", "stale", "shared", "waited", "miss")
 

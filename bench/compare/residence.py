@@ -10,7 +10,6 @@ from bench.compare.reading import MANY
 from demo.servers.process import Process, ServerError
 from schema.loader import Mode
 
-MODES: tuple[Mode, ...] = ("view", "cache-aside", "cache-invalidate", "sql")
 PAGE = 100
 
 

@@ -12,14 +12,13 @@ import httpx
 from redis.asyncio import Redis
 from rich.console import Console
 
-from app.cached import MODES as CACHED
 from app.settings import read_settings
 from app.views import definition_of
-from bench.compare.residence import MODES, Residence, Writes
+from bench.compare.residence import Residence, Writes
 from bench.compare.scenario import Scenario
 from bench.read_servers import FIELDS
 from demo import capture, seed
-from demo.publishing import Captured, Place, Publishing, SingleWrite
+from demo.publishing import Captured, Place, Publishing, SingleWrite, started
 from demo.questions import forget_cached
 from demo.scenario import Seed
 from demo.servers.kafka import create_topics
@@ -27,7 +26,7 @@ from demo.servers.process import NotReadyError, Process, free_port, until
 from demo.servers.stack import Stack, stack
 from demo.services import answers, check_alive, service, settings
 from schema.definition import Definition
-from schema.loader import Mode
+from schema.loader import CACHED, MODES, Mode
 
 # what keeps the answers of a mode right, beside its gateway
 KEEPERS: dict[Mode, tuple[str, str]] = {"view": ("projector", "project"), "cache-invalidate": ("invalidator", "invalidate")}
@@ -75,7 +74,7 @@ class Compared:
         async with AsyncExitStack() as opened:
             moment = await self.written()
             await self.empty_caches()
-            keeper = await self._keeper(opened, mode, moment)
+            keeper = await self._keeper(opened, mode)
             running = await self._gateway(opened, mode, keeper, told)
             if mode == "view":
                 await until(partial(_as_of, running, moment), LEVEL_SECONDS)
@@ -89,13 +88,14 @@ class Compared:
         async with AsyncExitStack() as opened:
             yield [await opened.enter_async_context(self.residence(mode, warm=False)) for mode in MODES]
 
-    async def _keeper(self, opened: AsyncExitStack, mode: Mode, moment: float) -> Process | None:
+    async def _keeper(self, opened: AsyncExitStack, mode: Mode) -> Process | None:
         if mode not in KEEPERS:
             return None
         name, command = KEEPERS[mode]
         port = free_port()
         environment = {**self.place.environment, "VIEWGATE_PROJECTOR_METRICS_PORT": str(port)}
-        keeper = await _started(opened, service(name, ("app", command), self.place.folder, environment))
+        keeper = service(name, ("app", command), self.place.folder, environment)
+        await started(opened, keeper)
         if mode == "cache-invalidate":
             await until(partial(_caught_up, port, PARTITIONS * len(self.definition.topics)), LEVEL_SECONDS)
         return keeper
@@ -112,7 +112,8 @@ class Compared:
             **told,
         }
         process = service(f"gateway-{mode}", ("app", "serve"), self.place.folder, environment, answers(f"http://127.0.0.1:{port}/livez"))
-        return Residence(mode, "127.0.0.1", port, {}, await _started(opened, process), keeper)
+        await started(opened, process)
+        return Residence(mode, "127.0.0.1", port, {}, process, keeper)
 
 
 @asynccontextmanager
@@ -138,12 +139,6 @@ async def compared(scenario: Scenario, folder: Path, cache: Path, console: Conso
         counted = await pool.fetch("SELECT user_id, count(*) FROM tweets GROUP BY user_id")
         made.base |= {int(user): int(count) for user, count in counted}
         yield made
-
-
-async def _started(opened: AsyncExitStack, process: Process) -> Process:
-    opened.push_async_callback(process.stop)
-    await process.start()
-    return process
 
 
 async def _as_of(running: Residence, moment: float) -> None:

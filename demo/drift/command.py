@@ -1,6 +1,5 @@
 """`viewgate drift`: its options, and how what came out is shown. What is run, and on what, is lanes.py's."""
 
-import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from rich.live import Live
 
 from app.cli import CommandError
 from app.console import console
-from app.stopping import told_to_stop
+from app.stopping import until_told
 from app.telemetry import set_up_logs
 from demo.drift import picture, report
 from demo.drift.course import COURSES, Course
@@ -71,7 +70,7 @@ def drift(
     asked = Asked(chosen(ways or (QUICK if quick else ALL)), traffic, as_json, drawing)
     set_up_logs("critical")
     try:
-        outcomes = uvloop.run(_until_stopped(asked))
+        outcomes = uvloop.run(until_told(_run(asked)))
     except (ServerError, asyncpg.PostgresError) as error:
         raise CommandError(str(error)) from error
     if any(outcome.failed for outcome in outcomes):
@@ -84,20 +83,6 @@ def chosen(ways: str) -> list[Course]:
     if unknown := [name for name in names if name not in COURSES]:
         raise typer.BadParameter(f"{', '.join(map(repr, unknown))}: there is {', '.join(COURSES)}.", param_hint="--ways")
     return [COURSES[name] for name in names]
-
-
-async def _until_stopped(asked: Asked) -> Sequence[Outcome]:
-    stop = told_to_stop()
-    running = asyncio.create_task(_run(asked))
-    waiting = asyncio.create_task(stop.wait())
-    await asyncio.wait({running, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if not running.done():
-        running.cancel()
-    waiting.cancel()
-    await asyncio.gather(running, waiting, return_exceptions=True)
-    if running.cancelled():
-        raise KeyboardInterrupt
-    return running.result()
 
 
 async def _run(asked: Asked) -> Sequence[Outcome]:

@@ -109,7 +109,7 @@ class Process:
         self._signal(signal.SIGCONT)
 
     def _signal(self, number: signal.Signals) -> list[int]:
-        family = [self.pid, *_children(self.pid)] if self.alive else []
+        family = [self.pid, *children(self.pid)] if self.alive else []
         _send(number, family)
         return family
 
@@ -203,7 +203,8 @@ def _send(number: signal.Signals, pids: list[int]) -> None:
             continue
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
+    """Of a process, those that live. Linux only: none elsewhere."""
     found: list[int] = []
     for tasks in Path(f"/proc/{pid}/task").glob("*/children"):
         try:

@@ -137,3 +137,16 @@ class Watched:
 
     def _count(self, request: Request) -> None:
         self.asked.append(request)
+
+
+async def held(page: Page, mode: str) -> asyncio.Event:
+    """What the page asks in this mode waits until the event is set."""
+    released = asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        if route.request.headers.get("viewgate-mode") == mode:
+            await released.wait()
+        await route.fallback()
+
+    await page.route("**/graphql", hold)
+    return released

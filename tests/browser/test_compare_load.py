@@ -1,11 +1,11 @@
 """The load of /compare: that it is drawn, counted and bounded, that a slow mode holds up no other, and that it ends."""
 
-import asyncio
 import re
 
-from playwright.async_api import Locator, Page, Route, expect
+from playwright.async_api import Locator, Page, expect
 
 from demo.servers.process import NotReadyError, until
+from tests.browser.arranged import held
 from tests.browser.conftest import OpenPage, OpenSite
 from tests.browser.test_compare_page import MODES, hide
 
@@ -55,14 +55,7 @@ async def test_load_is_counted_and_drawn_for_each_mode_until_it_is_switched_off(
 async def test_a_mode_that_does_not_answer_drops_its_own_requests_and_no_others(open_site: OpenSite, open_page: OpenPage) -> None:
     watched = await open_page(await open_site(), "about:blank")
     page = watched.page
-    released = asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        if route.request.headers.get("viewgate-mode") == "sql":
-            await released.wait()
-        await route.fallback()
-
-    await page.route("**/graphql", hold)
+    released = await held(page, "sql")
     await page.goto(watched.origin + "/compare")
     await put(page, "20")
     await reached(page, "sql", DROPPED, 5)

@@ -1,13 +1,12 @@
 """/compare, live: what it shows of all modes, what each read, and what it shows while data changes and while nothing answers."""
 
-import asyncio
 import re
 
 import asyncpg
 import pytest
-from playwright.async_api import Locator, Page, Route, expect
+from playwright.async_api import Locator, Page, expect
 
-from tests.browser.arranged import Watched
+from tests.browser.arranged import Watched, held
 from tests.browser.conftest import OpenPage, OpenSite
 from tests.request.arranged import DEFINITION, View
 
@@ -154,14 +153,7 @@ async def hide(page: Page, hidden: bool) -> None:
 async def test_a_slow_mode_is_asked_once_at_a_time_and_holds_up_no_other(open_site: OpenSite, open_page: OpenPage) -> None:
     watched = await open_page(await open_site(), "about:blank")
     page = watched.page
-    released = asyncio.Event()
-
-    async def hold(route: Route) -> None:
-        if route.request.headers.get("viewgate-mode") == "sql":
-            await released.wait()
-        await route.fallback()
-
-    await page.route("**/graphql", hold)
+    released = await held(page, "sql")
     await page.goto(watched.origin + "/compare")
     for _ in range(3):
         async with page.expect_request(lambda request: request.headers.get("viewgate-mode") == "view"):

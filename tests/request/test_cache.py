@@ -205,6 +205,7 @@ async def test_what_is_long_stale_is_answered_only_where_the_source_fails(redis:
 async def test_an_entry_goes_by_itself_when_nothing_may_be_answered_with_it(redis: Redis) -> None:
     await keep(redis, ADA, ttl=0.05, stale_if_error=0, stale_while_revalidate=0.1)
     await until(partial(gone, redis, key("id", "1")), 10)
+    assert not await redis.exists(key("id", "1"))
 
 
 async def test_a_request_that_is_cancelled_does_not_cancel_those_that_wait_with_it(redis: Redis) -> None:
