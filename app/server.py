@@ -53,11 +53,12 @@ async def gateway(settings: Settings, definition: Definition) -> AsyncIterator[S
 def loaders(settings: Settings, definition: Definition, clients: Clients, metrics: GatewayMetrics) -> dict[Mode, Loader]:
     """The loader of each mode; the fallback, if one is set, stands behind the view."""
     sql = SqlLoader(clients.postgres, definition, settings.sql_wait_seconds)
-    metrics.sql_in_flight.set_function(lambda: sql.running)
+    metrics.sql_in_flight.labels("sql").set_function(lambda: sql.running)
 
     def cached(mode: Mode, policy: Policy) -> Loader:
-        cache = Cache(definition, mode, clients.cache_send, clients.cache_begin, policy.lease)
-        return CacheAsideLoader(cache, sql, definition, policy, metrics, mode)
+        cache, source = Cache(definition, mode, clients.cache_send, clients.cache_begin, policy.lease), sql.beside()
+        metrics.sql_in_flight.labels(mode).set_function(lambda: source.running)
+        return CacheAsideLoader(cache, source, definition, policy, metrics, mode)
 
     aside = Policy(
         ttl=settings.cache_ttl_seconds,

@@ -34,7 +34,7 @@ class GatewayMetrics(Collector):
         self._refills = Histogram(
             "viewgate_cache_refill_seconds", "What a load of SQL for a cache took.", ["mode"], buckets=SECONDS, registry=self.registry
         )
-        self.sql_in_flight = Gauge("viewgate_sql_in_flight", "Loads of SQL that are under way.", registry=self.registry)
+        self.sql_in_flight = Gauge("viewgate_sql_in_flight", "Loads of SQL that are under way.", ["mode"], registry=self.registry)
 
         # counted for each request, so without the labels and the locks of a Counter
         self._requests: defaultdict[tuple[Mode, str], int] = defaultdict(int)

@@ -41,25 +41,27 @@ class SqlLoader:
 
     One query for all reads of the same `by` and fields; several queries of a request see one snapshot. Fragments are made by
     layout.encode, as the view's were. as_of_ms is when the request was read. As many loads run at once as the pool has connections;
-    wait_seconds: how long one waits for its turn.
+    wait_seconds: how long one waits for its turn. running: how many are under way.
     """
 
     def __init__(self, pool: asyncpg.Pool, definition: Definition, wait_seconds: float = 1.0) -> None:
         self._pool = pool
         self._definition = definition
         self._turns = Turns(pool.get_max_size(), wait_seconds, SENTENCE)
+        self.running = 0
 
-    @property
-    def running(self) -> int:
-        """How many loads are under way."""
-        return self._turns.running
+    def beside(self) -> "SqlLoader":
+        """Another one, whose loads take their turns among these and are counted apart."""
+        other = SqlLoader(self._pool, self._definition)
+        other._turns = self._turns
+        return other
 
     async def load(self, reads: Sequence[Read]) -> Rows:
         """A row per read in at least one query. Raises SourceUnavailable, Overloaded."""
         groups: dict[_Group, list[str]] = {}
         for read in reads:
             groups.setdefault((read.by, read.fields), []).append(read.value)
-        async with self._turns.turn(), _connection(self._pool) as connection:
+        async with self._turns.turn(), self._counted(), _connection(self._pool) as connection:
             as_of_ms = time.time_ns() // 1_000_000
             # one query sees one snapshot without being told to
             one_snapshot = connection.transaction(isolation="repeatable_read", readonly=True) if len(groups) > 1 else nullcontext()
@@ -71,6 +73,14 @@ class SqlLoader:
         """Raises SourceUnavailable."""
         async with _connection(self._pool) as connection:
             await connection.execute("SELECT 1")
+
+    @asynccontextmanager
+    async def _counted(self) -> AsyncIterator[None]:
+        self.running += 1
+        try:
+            yield
+        finally:
+            self.running -= 1
 
     async def _select(self, connection: Connection, group: _Group, values: Iterable[str]) -> dict[str, Row]:
         by, fields = group

@@ -12,7 +12,6 @@ class Turns:
 
     def __init__(self, limit: int, wait_seconds: float, sentence: str) -> None:
         self._free, self._limit, self._wait_seconds, self._sentence = asyncio.Semaphore(limit), limit, wait_seconds, sentence
-        self.running = 0
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
@@ -22,9 +21,7 @@ class Turns:
                 await self._free.acquire()
         except TimeoutError as late:
             raise Overloaded(self._sentence) from late
-        self.running += 1
         try:
             yield
         finally:
-            self.running -= 1
             self._free.release()
